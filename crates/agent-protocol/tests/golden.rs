@@ -7,6 +7,8 @@
 //! number, signed = −field number, enum = its last value, message = recursively,
 //! repeated = two equal elements, map = one entry.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::BTreeMap;
 
 use osc_agent_protocol::{agent, csi, health, oci, types};
