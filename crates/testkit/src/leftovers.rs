@@ -1,0 +1,111 @@
+//! What a sandbox may leave behind on a host, as sets that can be compared.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{command::until, processes};
+
+/// Everything of one root (and the shared parts of the host) at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// `pid command` of processes that name the root.
+    pub processes: BTreeSet<String>,
+    /// Mount points below the root or of pods.
+    pub mounts: BTreeSet<String>,
+    /// Network interfaces of the host.
+    pub links: BTreeSet<String>,
+    /// Named network namespaces.
+    pub netns: BTreeSet<String>,
+    /// Control groups of ours.
+    pub cgroups: BTreeSet<PathBuf>,
+    /// Files and sockets of sandboxes and shims.
+    pub files: BTreeSet<PathBuf>,
+}
+
+impl Snapshot {
+    /// Looks at the host now. `root` is the prefix the engine under test uses.
+    pub fn take(root: &Path) -> Self {
+        let name = root.to_str().unwrap();
+        Self {
+            processes: processes::with(&[name]).into_iter().map(|p| format!("{} {}", p.pid, p.command)).collect(),
+            mounts: mounts(name),
+            links: names("/sys/class/net"),
+            netns: names("/run/netns"),
+            cgroups: cgroups(),
+            files: files(root),
+        }
+    }
+
+    /// What is in `self` and was not in `before`.
+    pub fn beyond(&self, before: &Self) -> Self {
+        Self {
+            processes: &self.processes - &before.processes,
+            mounts: &self.mounts - &before.mounts,
+            links: &self.links - &before.links,
+            netns: &self.netns - &before.netns,
+            cgroups: &self.cgroups - &before.cgroups,
+            files: &self.files - &before.files,
+        }
+    }
+
+    /// Fails the test unless, within `limit`, nothing is there that was not in
+    /// `self` before. Some ends (a process being reaped) are asynchronous.
+    #[track_caller]
+    pub fn nothing_new(&self, root: &Path, limit: Duration) {
+        let mut new = Self::default();
+        let clean = until(limit, || {
+            new = Self::take(root).beyond(self);
+            new == Self::default()
+        });
+        assert!(clean, "left behind: {new:#?}");
+    }
+}
+
+fn names(dir: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn mounts(root: &str) -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| point.starts_with(root) || point.starts_with("/run/netns/")).map(str::to_owned).collect()
+}
+
+fn cgroups() -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    walk(Path::new("/sys/fs/cgroup"), 8, &mut |path| {
+        if path.is_dir() {
+            found.insert(path.to_owned());
+        }
+    });
+    found
+}
+
+/// Sandbox directories, share trees and shim sockets. The engine's own content
+/// (images, snapshots, logs) is not looked at.
+fn files(root: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let places = [root.join("run/kata"), root.join("run/kata-containers"), PathBuf::from("/run/containerd/s")];
+    for place in places {
+        walk(&place, 4, &mut |path| {
+            found.insert(path.to_owned());
+        });
+    }
+    found
+}
+
+fn walk(dir: &Path, depth: usize, see: &mut impl FnMut(&Path)) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        see(&path);
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&path, depth, see);
+        }
+    }
+}
