@@ -1,1 +1,33 @@
-//! qemu
+//! The virtual machine of a sandbox: QEMU.
+//!
+//! [`launch`] turns a [`VmSpec`] into a process, [`Machine`] follows it from
+//! there to its end. Guest code is hostile and may have taken QEMU over: all
+//! that comes from it, on control socket, standard error and console, is bounded
+//! and never trusted.
+
+mod command;
+mod console;
+mod error;
+mod hotplug;
+mod kernel;
+mod lines;
+mod machine;
+mod process;
+mod qmp;
+mod socket;
+mod spec;
+mod stderr;
+
+pub use self::{
+    error::{BootError, Evidence, HotplugError, StopError},
+    hotplug::Disk,
+    kernel::kernel_command_line,
+    lines::Tail,
+    machine::{Machine, Running, START_LIMIT, Spawned, launch},
+    process::Exit,
+    qmp::{Event, QmpError, RunState},
+    spec::{
+        Accelerator, AcceleratorChoice, Boot, Cpus, Memory, MemoryBackend, Mib, Nic, PciPath, Root, SharedFs,
+        UnknownAccelerator, Uuid, VmSpec, VsockDevice,
+    },
+};

@@ -1,0 +1,328 @@
+//! A machine from launch to end.
+//!
+//! ```text
+//!  launch() ─► Machine<Spawned> ─ connect() ─► Machine<Running> ─ stop() ─► gone
+//!                   │ error, drop                  │ drop
+//!                   └──────────► killed, reaped ◄──┘
+//! ```
+
+use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use nix::fcntl::OFlag;
+use tokio::{
+    net::UnixStream,
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    command::{Channels, CommandLine, VsockLink},
+    console::{self, Label},
+    error::{BootError, Evidence, StopError},
+    hotplug::Inventory,
+    lines::Tail,
+    process::{Exit, Launch, Process},
+    qmp::{Client, Event, QmpError, RunState},
+    socket,
+    spec::{VmSpec, VsockDevice},
+    stderr,
+};
+use crate::deadline::Deadline;
+
+/// How long QEMU may take until the machine runs.
+pub const START_LIMIT: Duration = Duration::from_secs(10);
+/// How long the readers of a dead QEMU may take to reach the end.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// A machine whose QEMU process exists.
+#[derive(Debug)]
+pub struct Machine<S> {
+    pub(super) body: Body,
+    pub(super) state: S,
+}
+
+/// QEMU is there, its control socket not yet.
+#[derive(Debug)]
+pub struct Spawned {
+    qmp: UnixStream,
+    inventory: Inventory,
+}
+
+/// The guest executes.
+#[derive(Debug)]
+pub struct Running {
+    pub(super) qmp: Client,
+    pub(super) inventory: Inventory,
+}
+
+/// What every state has.
+#[derive(Debug)]
+pub(super) struct Body {
+    name: String,
+    process: Process,
+    console: Tail,
+    stderr: Tail,
+    logging: JoinHandle<()>,
+    files: Vec<PathBuf>,
+}
+
+/// Starts QEMU. `place` is called with its process identifier at once, to put
+/// it into a cgroup.
+///
+/// The daemons behind vsock and shared file system must be listening.
+///
+/// # Errors
+/// [`BootError`]; nothing is left then.
+pub async fn launch(
+    spec: VmSpec,
+    place: impl FnOnce(i32) -> io::Result<()> + Send + 'static,
+) -> Result<Machine<Spawned>, BootError> {
+    check_files(&spec)?;
+    let files = vec![spec.qmp_socket(), spec.console_socket(), spec.pid_file()];
+    let spawned = spawn(spec, place).await;
+    match spawned {
+        Ok((body, state)) => Ok(Machine { body: Body { files, ..body }, state }),
+        Err(error) => {
+            // The error says more than a socket that cannot be removed.
+            let _ = remove(&files);
+            Err(error)
+        }
+    }
+}
+
+async fn spawn(
+    mut spec: VmSpec,
+    place: impl FnOnce(i32) -> io::Result<()> + Send + 'static,
+) -> Result<(Body, Spawned), BootError> {
+    let inventory = Inventory::of(&spec);
+    let (qmp, qmp_listener) = control(&spec)?;
+    let (console, console_end) = console(&spec)?;
+    let channels = Channels {
+        qmp: qmp_listener,
+        console: console_end,
+        vsock: vsock(spec.vsock.take())?,
+        share: spec.share.as_ref().map(|share| dial(share.socket.clone())).transpose()?,
+    };
+    let line = CommandLine::build(&mut spec, channels)?;
+    let failed =
+        |source| BootError::Spawn { binary: spec.binary.clone(), cure: "the host is out of descriptors", source };
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()))?;
+    let launch = Launch {
+        binary: spec.binary.clone(),
+        args: line.args,
+        inherited: line.inherited,
+        output: writer,
+        netns: spec.netns.take(),
+        selinux_label: spec.selinux_label.take(),
+    };
+    let process = Process::spawn(launch, place).await?;
+    let (stderr, logging) = stderr::follow(reader, process.pid()).map_err(failed)?;
+    Ok((Body { name: spec.name, process, console, stderr, logging, files: Vec::new() }, Spawned { qmp, inventory }))
+}
+
+fn remove(files: &[PathBuf]) -> Vec<StopError> {
+    let removed = files.iter().map(|path| (path, std::fs::remove_file(path)));
+    removed
+        .filter_map(|(path, result)| match result {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Some(StopError::Remove { path: path.clone(), source })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn check_files(spec: &VmSpec) -> Result<(), BootError> {
+    let cure = "build the guest image (`osc guest build`) or correct the configuration";
+    for (what, path) in [("guest kernel", &spec.boot.kernel), ("guest root", &spec.boot.root.path().to_owned())] {
+        if !path.is_file() {
+            return Err(BootError::Missing { what, path: path.clone(), cure });
+        }
+    }
+    Ok(())
+}
+
+/// The control socket, already connected: QEMU finds us waiting.
+fn control(spec: &VmSpec) -> Result<(UnixStream, OwnedFd), BootError> {
+    let path = spec.qmp_socket();
+    let open = || {
+        let listener = socket::listen(&path)?;
+        Ok((to_async(socket::connect(&path)?)?, listener.into()))
+    };
+    open().map_err(|source| BootError::Socket { action: "listen at", path: path.clone(), source })
+}
+
+fn console(spec: &VmSpec) -> Result<(Tail, OwnedFd), BootError> {
+    let path = spec.console_socket();
+    let label = Label { sandbox: spec.name.clone(), url: path.display().to_string(), lines: spec.log_console };
+    let open = || {
+        let (ours, qemus) = std::os::unix::net::UnixStream::pair()?;
+        Ok((console::attend(to_async(ours)?, socket::listen(&path)?, label)?, qemus.into()))
+    };
+    open().map_err(|source| BootError::Socket { action: "listen at", path: path.clone(), source })
+}
+
+fn vsock(device: Option<VsockDevice>) -> Result<Option<VsockLink>, BootError> {
+    device
+        .map(|device| match device {
+            VsockDevice::Kernel { fd, cid } => Ok(VsockLink::Kernel { fd, cid }),
+            VsockDevice::User { socket } => Ok(VsockLink::User(dial(socket)?)),
+        })
+        .transpose()
+}
+
+fn dial(path: PathBuf) -> Result<OwnedFd, BootError> {
+    match socket::connect(&path) {
+        Ok(socket) => Ok(socket.into()),
+        Err(source) => Err(BootError::Socket { action: "connect to", path, source }),
+    }
+}
+
+fn to_async(socket: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+impl<S> Machine<S> {
+    /// Identifier of the QEMU process.
+    pub fn pid(&self) -> i32 {
+        self.body.process.pid()
+    }
+
+    /// Becomes `Some` once QEMU is gone, for whatever reason.
+    pub fn exited(&self) -> watch::Receiver<Option<Exit>> {
+        self.body.process.exited()
+    }
+
+    /// The last lines of the guest's console.
+    pub fn console(&self) -> Tail {
+        self.body.console.clone()
+    }
+
+    /// Kills QEMU, waits until it is gone and removes its files. Stopping a
+    /// machine that already ended is no error.
+    ///
+    /// # Errors
+    /// All steps that failed.
+    pub async fn stop(mut self, by: Deadline) -> Result<Exit, Vec<StopError>> {
+        self.body.stop(by).await
+    }
+}
+
+impl Machine<Spawned> {
+    /// Waits until the guest executes.
+    ///
+    /// # Errors
+    /// [`BootError`] with the last words of QEMU and guest; nothing is left then.
+    pub async fn connect(self, by: Deadline) -> Result<Machine<Running>, BootError> {
+        let Self { body, state: Spawned { qmp, inventory } } = self;
+        let mut exited = body.process.exited();
+        let outcome = tokio::select! {
+            biased;
+            exit = gone(&mut exited) => Err(Failure::Ended(exit)),
+            connected = start(qmp, by) => connected.map_err(Failure::Control),
+        };
+        match outcome {
+            Ok(qmp) => Ok(Machine { body, state: Running { qmp, inventory } }),
+            Err(failure) => Err(body.fail(failure, by).await),
+        }
+    }
+}
+
+impl Machine<Running> {
+    /// What happens to the machine from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.state.qmp.events()
+    }
+
+    /// Whether the guest executes.
+    ///
+    /// # Errors
+    /// [`QmpError`] when QEMU does not answer.
+    pub async fn status(&self, by: Deadline) -> Result<RunState, QmpError> {
+        status(&self.state.qmp, by).await
+    }
+
+    /// Stops execution; memory and devices stay. Idempotent.
+    ///
+    /// # Errors
+    /// [`QmpError`] when QEMU does not answer or refuses.
+    pub async fn pause(&self, by: Deadline) -> Result<(), QmpError> {
+        self.state.qmp.execute("stop", serde_json::Value::Null, by).await
+    }
+
+    /// Goes on after [`Self::pause`]. Idempotent.
+    ///
+    /// # Errors
+    /// [`QmpError`] when QEMU does not answer or refuses.
+    pub async fn resume(&self, by: Deadline) -> Result<(), QmpError> {
+        self.state.qmp.execute("cont", serde_json::Value::Null, by).await
+    }
+}
+
+/// Why a start failed, before the evidence is collected.
+enum Failure {
+    Ended(Exit),
+    Control(QmpError),
+}
+
+async fn start(qmp: UnixStream, by: Deadline) -> Result<Client, QmpError> {
+    let client = Client::connect(qmp, by).await?;
+    if status(&client, by).await? != RunState::Running {
+        client.execute("cont", serde_json::Value::Null, by).await?;
+    }
+    Ok(client)
+}
+
+async fn status(qmp: &Client, by: Deadline) -> Result<RunState, QmpError> {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        status: RunState,
+    }
+    Ok(qmp.query::<Status>("query-status", serde_json::Value::Null, by).await?.status)
+}
+
+async fn gone(exited: &mut watch::Receiver<Option<Exit>>) -> Exit {
+    exited.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Lost)
+}
+
+impl Body {
+    async fn stop(&mut self, by: Deadline) -> Result<Exit, Vec<StopError>> {
+        self.process.kill();
+        let mut errors = Vec::new();
+        let exit = by.run(gone(&mut self.process.exited())).await;
+        if let Err(elapsed) = exit {
+            errors.push(StopError::Undead { pid: self.process.pid(), waited: elapsed.0 });
+        }
+        errors.extend(remove(&self.files));
+        match exit {
+            Ok(exit) if errors.is_empty() => Ok(exit),
+            _ => Err(errors),
+        }
+    }
+
+    /// Undoes the start and says why it failed.
+    async fn fail(mut self, failure: Failure, by: Deadline) -> BootError {
+        // QEMU that dies closes its control socket first: give the exit a moment to show, it says more.
+        let failure = match failure {
+            Failure::Control(QmpError::Lost { .. }) => {
+                let exit = Deadline::after(LAST_WORDS).run(gone(&mut self.process.exited())).await;
+                exit.map_or(failure, Failure::Ended)
+            }
+            other => other,
+        };
+        if let Err(errors) = self.stop(Deadline::after(START_LIMIT)).await {
+            for error in errors {
+                tracing::warn!(error = %error, "machine that failed to start is not gone");
+            }
+        }
+        let _ = Deadline::after(LAST_WORDS).run(&mut self.logging).await;
+        let evidence = Box::new(Evidence { stderr: self.stderr.lines(), console: self.console.lines() });
+        let name = self.name.clone();
+        match failure {
+            Failure::Ended(exit) => BootError::Ended { name, exit, evidence },
+            Failure::Control(QmpError::Silent { .. }) => BootError::Slow { name, waited: by.total(), evidence },
+            Failure::Control(source) => BootError::Control { name, evidence, source },
+        }
+    }
+}
