@@ -4,7 +4,8 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use osc_agent_protocol::Kind;
 
-use super::{process::Exit, qmp::QmpError, spec::Mib};
+use super::{process::Exit, qmp::QmpError};
+use crate::config::Mib;
 
 /// A machine that did not come up. Whatever was started is gone again.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ const ALWAYS: &[&str] = &[
 
 /// The command line for a guest with `cpus`, quiet unless `debug`, followed by
 /// the configured words, which therefore win.
-pub fn kernel_command_line(cpus: Cpus, debug: bool, configured: &[String]) -> String {
+pub fn kernel_command_line(cpus: Cpus, debug: bool, configured: &str) -> String {
     let mut words: Vec<String> = ALWAYS.iter().map(|word| (*word).to_owned()).collect();
     words.push(format!("nr_cpus={}", cpus.max));
     if debug {
@@ -32,6 +32,6 @@ pub fn kernel_command_line(cpus: Cpus, debug: bool, configured: &[String]) -> St
     } else {
         words.push("quiet".into());
     }
-    words.extend_from_slice(configured);
+    words.extend(configured.split_whitespace().map(str::to_owned));
     words.join(" ")
 }

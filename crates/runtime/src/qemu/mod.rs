@@ -26,8 +26,5 @@ pub use self::{
     machine::{Machine, Running, START_LIMIT, Spawned, launch},
     process::Exit,
     qmp::{Event, QmpError, RunState},
-    spec::{
-        Accelerator, AcceleratorChoice, Boot, Cpus, Memory, MemoryBackend, Mib, Nic, PciPath, Root, SharedFs,
-        UnknownAccelerator, Uuid, VmSpec, VsockDevice,
-    },
+    spec::{Accelerator, Boot, Cpus, Memory, MemoryBackend, Nic, PciPath, Root, SharedFs, Uuid, VmSpec, VsockDevice},
 };

@@ -4,10 +4,11 @@ use std::{
     fmt,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use sha2::{Digest, Sha256};
+
+use crate::config::Mib;
 
 /// Everything needed to start one machine. The caller has checked the values
 /// against its configuration; [`VmSpec`] knows nothing of files or annotations.
@@ -99,23 +100,6 @@ impl fmt::Display for Accelerator {
             Self::Kvm => "kvm",
             Self::Tcg { .. } => "tcg",
         })
-    }
-}
-
-/// A number of mebibytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Mib(pub u64);
-
-impl Mib {
-    /// The same in bytes; saturates far above any address space.
-    pub fn bytes(self) -> u64 {
-        self.0.saturating_mul(1 << 20)
-    }
-}
-
-impl fmt::Display for Mib {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} MiB", self.0)
     }
 }
 
@@ -282,35 +266,6 @@ impl fmt::Display for PciPath {
             write!(f, "{}{slot:02x}", if at == 0 { "" } else { "/" })?;
         }
         Ok(())
-    }
-}
-
-/// An accelerator choice that is neither `kvm` nor `tcg`.
-#[derive(Debug, thiserror::Error)]
-#[error("accelerator {0:?} is unknown: use auto, kvm or tcg")]
-pub struct UnknownAccelerator(String);
-
-/// What the configuration asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AcceleratorChoice {
-    /// Whatever is proved to work, see [`super::accel`].
-    #[default]
-    Auto,
-    /// This one, or fail.
-    Kvm,
-    /// Software emulation.
-    Tcg,
-}
-
-impl FromStr for AcceleratorChoice {
-    type Err = UnknownAccelerator;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" | "" => Ok(Self::Auto),
-            "kvm" => Ok(Self::Kvm),
-            "tcg" => Ok(Self::Tcg),
-            other => Err(UnknownAccelerator(other.to_owned())),
-        }
     }
 }
 

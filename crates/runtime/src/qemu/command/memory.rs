@@ -1,9 +1,12 @@
 //! Guest memory. Always shared: vhost-user daemons map it.
 
 use super::{CommandLine, listed};
-use crate::qemu::{
-    error::BootError,
-    spec::{Memory, MemoryBackend, Mib},
+use crate::{
+    config::Mib,
+    qemu::{
+        error::BootError,
+        spec::{Memory, MemoryBackend},
+    },
 };
 
 pub(super) fn add(line: &mut CommandLine, memory: &Memory) -> Result<(), BootError> {

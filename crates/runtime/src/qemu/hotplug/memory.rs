@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::failed;
 use crate::{
+    config::Mib,
     deadline::Deadline,
     qemu::{
         command::memory_backend,
         error::HotplugError,
         machine::{Machine, Running},
-        spec::Mib,
     },
 };
 

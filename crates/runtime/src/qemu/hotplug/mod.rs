@@ -20,9 +20,9 @@ use super::{
     error::HotplugError,
     machine::{Machine, Running},
     qmp::{Event, QmpError},
-    spec::{Memory, Mib, PciPath, VmSpec},
+    spec::{Memory, PciPath, VmSpec},
 };
-use crate::deadline::Deadline;
+use crate::{config::Mib, deadline::Deadline};
 
 /// Slots of a bridge that take devices: 1 to 30.
 const SLOTS: std::ops::RangeInclusive<u8> = 1..=30;
