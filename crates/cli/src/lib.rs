@@ -1,1 +1,50 @@
-//! placeholder
+//! The commands of `osc`: what they print and how they exit. What they decide
+//! lives in the crates they call.
+
+mod commands;
+mod failure;
+mod guest;
+pub mod output;
+pub mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use osc_runtime::dirs::Dirs;
+use tracing_subscriber::filter::LevelFilter;
+
+pub use failure::Failure;
+
+/// What every command is given.
+#[derive(Debug)]
+pub struct Context {
+    /// Where things live, moved by `--root`.
+    pub dirs: Dirs,
+    /// How often `-v` was given.
+    pub verbose: u8,
+}
+
+/// Parses the command line, runs the command, prints its error.
+pub fn main() -> ExitCode {
+    let line = commands::Line::parse();
+    log_to_stderr(line.verbose);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(error).report(),
+    };
+    let context = Context { dirs: Dirs::new(line.root), verbose: line.verbose };
+    match runtime.block_on(line.command.run(&context)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(verbose > 1).init();
+}

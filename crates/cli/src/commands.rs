@@ -1,0 +1,78 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{Context, Failure, guest};
+
+/// Run Kubernetes pods in virtual machines of their own.
+///
+/// A pod becomes one sandbox: a small virtual machine with its own kernel, in
+/// which an agent runs the containers of the pod.
+#[derive(Debug, Parser)]
+#[command(name = "osc", version, max_term_width = 100, after_long_help = FIRST_STEPS)]
+pub struct Line {
+    /// Directory below which everything lives, so that several instances can
+    /// run side by side
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", env = osc_runtime::dirs::ROOT_VARIABLE)]
+    pub root: PathBuf,
+
+    /// Say more about what happens (repeat for even more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const FIRST_STEPS: &str = "\
+First steps:
+  osc check                 see whether this machine can run sandboxes
+  osc guest build           build the kernel and initramfs of the sandboxes
+
+Exit codes:
+  0 success, 1 the answer is no, 2 wrong command line, 65 invalid input,
+  66 not found, 69 something needed is missing, 70 a bug, 75 try again, 77 denied";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build or look at the guest image
+    #[command(subcommand)]
+    Guest(guest::Command),
+    /// Print a completion script for a shell
+    Completions(Completions),
+}
+
+impl Command {
+    /// Runs the command; its exit code.
+    pub async fn run(self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Guest(command) => command.run(context).await,
+            Self::Completions(args) => {
+                clap_complete::generate(args.shell, &mut Line::command(), "osc", &mut std::io::stdout());
+                Ok(0)
+            }
+        }
+    }
+}
+
+/// Arguments of `osc completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  osc completions bash > /etc/bash_completion.d/osc")]
+pub struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Line::command().debug_assert();
+    }
+}

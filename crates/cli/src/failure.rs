@@ -1,0 +1,68 @@
+//! Failed commands: how they are printed and what the shell sees.
+
+use std::{error::Error, process::ExitCode};
+
+use osc_agent_protocol::{Kind, kind::chain};
+use osc_guest_image::{BuildError, ManifestError};
+
+/// Why a command failed, and the kind that decides its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    kind: Kind,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+impl Failure {
+    /// A failure of `kind` because of `error`, an error or a text.
+    pub fn new(kind: Kind, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, error: error.into() }
+    }
+
+    /// The kind of failure.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Prints the error with its causes and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("osc: {}", chain(&*self.error));
+        ExitCode::from(exit_code(self.kind))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&chain(&*self.error))
+    }
+}
+
+/// Exit codes follow `sysexits.h`; 2 is clap's for a wrong command line. The
+/// help text of [`crate::commands::Line`] lists them.
+fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Invalid => 65,
+        Kind::NotFound => 66,
+        Kind::Unavailable | Kind::Unsupported => 69,
+        Kind::Bug => 70,
+        Kind::Busy | Kind::Timeout => 75,
+        Kind::Denied => 77,
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Kind::of_io(&error), error)
+    }
+}
+
+macro_rules! from_library_error {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(error.kind(), error)
+            }
+        }
+    )*};
+}
+
+from_library_error!(BuildError, ManifestError);

@@ -1,0 +1,52 @@
+//! Progress on standard error: a spinner on a terminal, plain lines elsewhere.
+
+use std::{
+    fmt::Display,
+    io::{IsTerminal, stderr},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Says what a long command is doing. Dropping it removes the spinner.
+#[derive(Debug)]
+pub struct Progress {
+    spinner: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Progress for one command.
+    pub fn new() -> Self {
+        let spinner = stderr().is_terminal().then(|| {
+            let spinner = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+                spinner.set_style(style);
+            }
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            spinner
+        });
+        Self { spinner }
+    }
+
+    /// The command begins something new.
+    pub fn step(&self, what: impl Display) {
+        match &self.spinner {
+            Some(spinner) => spinner.set_message(what.to_string()),
+            None => eprintln!("{what}"),
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
