@@ -1,0 +1,177 @@
+//! Connected streams, and dialling until somebody answers.
+
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::UnixStream,
+};
+use tokio_vsock::VsockAddr;
+
+use super::{address::Address, error::VsockError, unix};
+use crate::deadline::Deadline;
+
+/// Pause after the first refused attempt; doubles up to [`LONGEST_PAUSE`]. The
+/// guest answers a few milliseconds after its driver, so short is fast, and a
+/// refusal costs the guest next to nothing.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+
+/// One attempt may hang this long. Whatever an attempt was stuck on, the next
+/// one starts from nothing.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The answer to `CONNECT` is `OK <number>`; nothing longer is one.
+const LONGEST_GREETING: usize = 32;
+
+/// A connected byte stream to a guest.
+#[derive(Debug)]
+pub enum VsockStream {
+    /// By the kernel's vsock.
+    Kernel(tokio_vsock::VsockStream),
+    /// By a Unix socket, plain or after its `CONNECT`.
+    Unix(UnixStream),
+}
+
+/// Dials `address` until it answers or time is up. Cancel-safe.
+///
+/// # Errors
+/// [`VsockError::Silent`] when the deadline passes.
+pub async fn dial(address: &Address, by: Deadline) -> Result<VsockStream, VsockError> {
+    let mut last = None;
+    // The loop remembers why its attempts fail, for the error text.
+    match by.run(dial_until_answered(address, &mut last)).await {
+        Ok(stream) => Ok(stream),
+        Err(_) => Err(VsockError::Silent { address: address.clone(), waited: by.total(), source: last }),
+    }
+}
+
+async fn dial_until_answered(address: &Address, last: &mut Option<io::Error>) -> VsockStream {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match tokio::time::timeout(ATTEMPT, attempt(address)).await {
+            Ok(Ok(stream)) => return stream,
+            Ok(Err(error)) => *last = Some(error),
+            Err(_) => *last = Some(io::ErrorKind::TimedOut.into()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
+async fn attempt(address: &Address) -> io::Result<VsockStream> {
+    match address {
+        Address::Vsock { cid, port } => {
+            tokio_vsock::VsockStream::connect(VsockAddr::new(*cid, *port)).await.map(VsockStream::Kernel)
+        }
+        Address::Hybrid { path, port } => hybrid(path, *port).await.map(VsockStream::Unix),
+        Address::Unix { path } => unix::connect(path).await.map(VsockStream::Unix),
+    }
+}
+
+async fn hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
+    let mut stream = unix::connect(path).await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    // Byte by byte: what follows the line belongs to the caller.
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        if line.len() == LONGEST_GREETING {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer to CONNECT is too long"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    if line.starts_with(b"OK ") {
+        Ok(stream)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the answer to CONNECT is not OK"))
+    }
+}
+
+impl AsyncRead for VsockStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for VsockStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hybrid socket that answers each dial with the next of `answers`.
+    async fn answering(answers: &'static [&'static [u8]]) -> (tempfile::TempDir, Address) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hybrid.sock");
+        let listener = unix::listen(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut line = [0; 13];
+                stream.read_exact(&mut line).await.unwrap();
+                assert_eq!(&line, b"CONNECT 1024\n");
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        (dir, Address::Hybrid { path, port: 1024 })
+    }
+
+    #[tokio::test]
+    async fn a_refused_dial_is_repeated_and_data_behind_the_answer_is_kept() {
+        let (_dir, address) = answering(&[b"", b"OK", b"NO 1\n", b"OK 77\nhello"]).await;
+        let mut stream = dial(&address, Deadline::after(Duration::from_secs(5))).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_refused() {
+        static ENDLESS: [u8; 4096] = [b'O'; 4096];
+        let (_dir, address) = answering(&[&ENDLESS]).await;
+        let Address::Hybrid { path, port } = &address else { unreachable!() };
+        assert_eq!(hybrid(path, *port).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_silence_with_its_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::Unix { path: dir.path().join("absent.sock") };
+        let error = dial(&address, Deadline::after(Duration::from_millis(30))).await.unwrap_err();
+        assert_eq!(error.kind(), osc_agent_protocol::Kind::Timeout);
+        let VsockError::Silent { source: Some(source), .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+}
