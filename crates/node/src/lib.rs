@@ -1,1 +1,19 @@
-//! placeholder
+//! Runs Kubernetes Pods on one machine through the container runtime interface.
+//!
+//! ```text
+//!  manifest ──► pod::check ──► record (intent on disk) ──► supervise
+//!                                                             │ CRI
+//!                              engine (private containerd) ◄──┘
+//!                                 │ shim v2: kata or runc
+//! ```
+//!
+//! `engine` owns a containerd that shares nothing with any other on the machine.
+//! `cri` talks to it, `stream` carries terminals, `pod` turns manifests into
+//! calls and keeps them true until the pod is deleted, `logs` reads what the
+//! containers wrote.
+
+pub mod cri;
+pub mod engine;
+pub mod logs;
+pub mod pod;
+pub mod stream;

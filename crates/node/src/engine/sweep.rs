@@ -1,0 +1,153 @@
+//! Removing what an engine leaves behind, knowing only its names.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use osc_runtime::deadline::Deadline;
+use sha2::{Digest, Sha256};
+use tokio::process::Command;
+
+use super::{
+    error::EngineError,
+    mounts::{below, unmount_below},
+    paths::Paths,
+    process,
+};
+
+/// How long killed shims get to go.
+const KILL: Duration = Duration::from_secs(10);
+
+/// Tries every step, then looks whether anything is left.
+pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError> {
+    let tasks = task_ids(paths);
+    end_shims(paths).await;
+    let mut left = Vec::new();
+    remove_sockets(paths, &tasks);
+    for dir in [paths.live(), paths.content(), paths.pods()] {
+        note(&mut left, &dir, unmount_below(&dir));
+    }
+    remove_network(paths).await;
+    for root in cgroup_roots() {
+        let dir = root.join(paths.cgroup().strip_prefix("/").unwrap_or(&paths.cgroup()));
+        note(&mut left, &dir, remove_cgroup(&dir));
+    }
+    let run = paths.dirs().run();
+    note(&mut left, &run, remove_tree(&run));
+    let _ = fs::remove_file(paths.short_run()); // mostly not there
+    if purge {
+        let state = paths.dirs().state();
+        note(&mut left, &state, remove_tree(&state));
+    }
+    left.extend(remaining(paths));
+    if left.is_empty() { Ok(()) } else { Err(EngineError::Left(left)) }
+}
+
+fn note(left: &mut Vec<String>, what: &Path, result: io::Result<()>) {
+    if let Err(error) = result {
+        left.push(format!("{} ({error})", what.display()));
+    }
+}
+
+/// Ids of containers whose bundles exist.
+fn task_ids(paths: &Paths) -> Vec<String> {
+    let entries = fs::read_dir(paths.bundles()).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// Shims carry the engine's socket on their command line; their children are
+/// killed by the kernel with the cgroup or end with their parent.
+async fn end_shims(paths: &Paths) {
+    for pid in process::with_argument(&paths.socket().to_string_lossy()) {
+        if !process::end(pid, Deadline::after(KILL)).await {
+            tracing::warn!(pid = pid.as_raw(), "shim does not end");
+        }
+    }
+}
+
+/// Sockets of runc shims lie outside the root: their place is built into
+/// containerd (`/run/containerd/s/<sha256 of address, namespace and id>`).
+fn remove_sockets(paths: &Paths, tasks: &[String]) {
+    for id in tasks {
+        let name = Sha256::digest(format!("{}/k8s.io/{id}", paths.socket().display()));
+        let _ = fs::remove_file(format!("/run/containerd/s/{}", hex::encode(name))); // most shims removed theirs
+    }
+}
+
+/// Removes the bridge, cached results of CNI and this network's packet filter rules.
+async fn remove_network(paths: &Paths) {
+    if link_exists(&paths.bridge()) {
+        run("ip", &["link", "delete", &paths.bridge()]).await;
+    }
+    let prefix = format!("{}-", paths.network());
+    for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = fs::remove_file(entry.path()); // may be removed by the plugin just now
+        }
+    }
+}
+
+async fn run(program: &str, arguments: &[&str]) {
+    let mut command = Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    let failed = match tokio::time::timeout(KILL, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => return,
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no end".into(),
+    };
+    tracing::warn!(program, ?arguments, error = failed, "clean-up command failed");
+}
+
+fn link_exists(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).exists()
+}
+
+/// Roots of all cgroup hierarchies, version 1 and 2.
+pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let lines = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    lines.filter(|f| f.len() > 2 && f[2].starts_with("cgroup")).map(|f| PathBuf::from(f[1])).collect()
+}
+
+/// Removes a cgroup and those below it. A cgroup that still has processes stays.
+pub(crate) fn remove_cgroup(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a tree, after making sure that no mount is left in it.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    unmount_below(dir)?;
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What is still there of everything an engine makes outside its state directory.
+fn remaining(paths: &Paths) -> Vec<String> {
+    let socket = paths.socket();
+    let shims = process::with_argument(&socket.to_string_lossy());
+    let config = process::with_argument(&paths.config().to_string_lossy());
+    let mut left: Vec<String> = shims.into_iter().chain(config).map(|pid| format!("process {pid}")).collect();
+    for dir in [paths.dirs().run(), paths.dirs().state()] {
+        left.extend(below(&dir).into_iter().map(|at| format!("mount {}", at.display())));
+    }
+    left.extend(link_exists(&paths.bridge()).then(|| format!("link {}", paths.bridge())));
+    left
+}
