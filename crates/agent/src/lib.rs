@@ -13,4 +13,9 @@
 //! which is trusted to run the guest but whose messages are still bounded and
 //! checked.
 
+pub mod boot;
 pub mod config;
+pub mod device;
+pub mod log;
+pub mod storage;
+mod sys;
