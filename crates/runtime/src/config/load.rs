@@ -75,6 +75,16 @@ impl Config {
         Ok(Self { hypervisor, agent, runtime, settings, files, host })
     }
 
+    /// The configuration `text` makes on `host`, without looking at any file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn for_host(text: &str, host: Host) -> Result<Self, ConfigError> {
+        let settings = text.parse();
+        let settings = settings.map_err(|e| ConfigError::Syntax { path: PathBuf::new(), source: Box::new(e) })?;
+        Self::from_settings(settings, Vec::new(), host)
+    }
+
     /// The files this configuration was read from, in order of merging.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
