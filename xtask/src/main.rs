@@ -9,13 +9,13 @@ use serde::Deserialize;
 /// leaves first, binaries last. `osc-testkit` is for `dev-dependencies` only.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-agent-protocol", &[]),
-    ("osc-guest-image", &[]),
+    ("osc-guest-image", &["osc-agent-protocol"]),
     ("osc-agent", &["osc-agent-protocol"]),
     ("osc-runtime", &["osc-agent-protocol"]),
     ("osc-shim", &["osc-runtime", "osc-agent-protocol"]),
     ("osc-node", &["osc-runtime", "osc-agent-protocol"]),
     ("osc-cli", &["osc-node", "osc-guest-image", "osc-runtime", "osc-agent-protocol"]),
-    ("osc-testkit", &["osc-runtime", "osc-agent-protocol"]),
+    ("osc-testkit", &["osc-node", "osc-runtime", "osc-agent-protocol"]),
     ("osc-xtask", &[]),
 ];
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{Context, Failure, guest};
+use crate::{Context, Failure, guest, image};
 
 /// Run Kubernetes pods in virtual machines of their own.
 ///
@@ -42,6 +42,9 @@ pub enum Command {
     /// Build or look at the guest image
     #[command(subcommand)]
     Guest(guest::Command),
+    /// Make container images without a container engine
+    #[command(subcommand)]
+    Image(image::Command),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -51,6 +54,7 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Guest(command) => command.run(context).await,
+            Self::Image(command) => command.run(context).await,
             Self::Completions(args) => {
                 clap_complete::generate(args.shell, &mut Line::command(), "osc", &mut std::io::stdout());
                 Ok(0)

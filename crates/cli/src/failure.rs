@@ -5,6 +5,8 @@ use std::{error::Error, process::ExitCode};
 use osc_agent_protocol::{Kind, kind::chain};
 use osc_guest_image::{BuildError, ManifestError};
 
+use crate::image::ImageError;
+
 /// Why a command failed, and the kind that decides its exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -65,4 +67,4 @@ macro_rules! from_library_error {
     )*};
 }
 
-from_library_error!(BuildError, ManifestError);
+from_library_error!(BuildError, ManifestError, ImageError);

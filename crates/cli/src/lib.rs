@@ -4,6 +4,7 @@
 mod commands;
 mod failure;
 mod guest;
+mod image;
 pub mod output;
 pub mod progress;
 

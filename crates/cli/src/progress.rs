@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 /// Says what a long command is doing. Dropping it removes the spinner.
 #[derive(Debug)]
@@ -19,9 +19,6 @@ impl Progress {
     pub fn new() -> Self {
         let spinner = stderr().is_terminal().then(|| {
             let spinner = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-                spinner.set_style(style);
-            }
             spinner.enable_steady_tick(Duration::from_millis(100));
             spinner
         });
