@@ -1,0 +1,73 @@
+# Builds, tests and runs Sandboxed Containers on this machine.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# Relative paths are for people; cargo may be told another place.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PLATFORM := $(shell uname -m)-unknown-linux-gnu
+BINARIES := containerd-shim-kata-v2 kata-agent osc
+VIRTIOFSD_VERSION := 1.14.0
+
+RELEASE := $(TARGET_DIR)/release
+OSC := $(RELEASE)/osc
+VIRTIOFSD := $(TARGET_DIR)/tools/bin/virtiofsd
+GUEST := $(TARGET_DIR)/guest/manifest.json
+IMAGES := $(TARGET_DIR)/images/busybox.tar $(TARGET_DIR)/images/hello-openshift.tar
+
+.PHONY: help
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: up
+up: build ## install what is missing, build, and run a sample pod in a sandbox
+	TARGET_DIR='$(TARGET_DIR)' scripts/up
+
+.PHONY: down
+down: ## stop and remove everything `make up` started
+	TARGET_DIR='$(TARGET_DIR)' scripts/down
+
+.PHONY: build
+build: $(VIRTIOFSD) $(GUEST) $(IMAGES) ## build release binaries, virtiofsd, guest image and sample images
+
+.PHONY: packages
+packages: ## install the Debian packages that are missing
+	scripts/install-packages
+
+# Static: the shim must not depend on the C library of whatever node it lands
+# on, and the agent is alone in its guest. Cargo decides what is out of date;
+# `install -C` keeps the time of what did not change, so that make can.
+.PHONY: binaries
+binaries: packages
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(PLATFORM) \
+		--package osc-shim --package osc-agent --package osc-cli
+	mkdir -p $(RELEASE)
+	for binary in $(BINARIES); do \
+		install -C -m 755 $(TARGET_DIR)/$(PLATFORM)/release/$$binary $(RELEASE)/$$binary; \
+	done
+
+$(addprefix $(RELEASE)/,$(BINARIES)): binaries ;
+
+$(VIRTIOFSD): | packages
+	cargo install --locked --version $(VIRTIOFSD_VERSION) --root $(TARGET_DIR)/tools \
+		--target-dir $(TARGET_DIR)/tools/build virtiofsd
+	rm -rf $(TARGET_DIR)/tools/build
+
+$(GUEST): $(OSC) $(RELEASE)/kata-agent
+	$(OSC) guest build --out $(TARGET_DIR)/guest --cache $(TARGET_DIR)/cache
+
+$(IMAGES) &: $(OSC) scripts/sample-images
+	scripts/sample-images $(OSC) $(TARGET_DIR)/images
+
+.PHONY: test
+test: build ## everything continuous integration runs
+	cargo fmt --all --check
+	cargo xtask graph
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf $(TARGET_DIR)
