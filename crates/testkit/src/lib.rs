@@ -6,5 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 pub mod command;
+pub mod host;
 pub mod leftovers;
+pub mod pod;
 pub mod processes;
+pub mod terminal;
