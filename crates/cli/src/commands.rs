@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{Context, Failure, guest, image};
+use crate::{Context, Failure, check, guest, image};
 
 /// Run Kubernetes pods in virtual machines of their own.
 ///
@@ -39,6 +39,8 @@ Exit codes:
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See whether this machine can run sandboxes
+    Check(check::Check),
     /// Build or look at the guest image
     #[command(subcommand)]
     Guest(guest::Command),
@@ -53,6 +55,7 @@ impl Command {
     /// Runs the command; its exit code.
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
+            Self::Check(args) => args.run(context).await,
             Self::Guest(command) => command.run(context).await,
             Self::Image(command) => command.run(context).await,
             Self::Completions(args) => {

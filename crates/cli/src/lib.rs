@@ -1,6 +1,7 @@
 //! The commands of `osc`: what they print and how they exit. What they decide
 //! lives in the crates they call.
 
+mod check;
 mod commands;
 mod failure;
 mod guest;

@@ -12,6 +12,7 @@ use indicatif::ProgressBar;
 #[derive(Debug)]
 pub struct Progress {
     spinner: Option<ProgressBar>,
+    lines: bool,
 }
 
 impl Progress {
@@ -22,13 +23,22 @@ impl Progress {
             spinner.enable_steady_tick(Duration::from_millis(100));
             spinner
         });
-        Self { spinner }
+        Self { spinner, lines: true }
+    }
+
+    /// Progress for a command that is over in a few seconds: not worth lines in
+    /// a log.
+    pub fn on_terminal_only() -> Self {
+        let mut progress = Self::new();
+        progress.lines = false;
+        progress
     }
 
     /// The command begins something new.
     pub fn step(&self, what: impl Display) {
         match &self.spinner {
             Some(spinner) => spinner.set_message(what.to_string()),
+            None if !self.lines => {}
             None => eprintln!("{what}"),
         }
     }

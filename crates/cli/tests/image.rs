@@ -1,6 +1,8 @@
 //! `osc image build` against a real container engine: what it writes must be
 //! imported under the name it was given, and unpacked.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     path::Path,
