@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-shim", &["osc-runtime", "osc-agent-protocol"]),
     ("osc-node", &["osc-runtime", "osc-agent-protocol"]),
     ("osc-cli", &["osc-node", "osc-guest-image", "osc-runtime", "osc-agent-protocol"]),
-    ("osc-testkit", &["osc-node", "osc-runtime", "osc-agent-protocol"]),
+    ("osc-testkit", &["osc-guest-image", "osc-node", "osc-runtime", "osc-agent-protocol"]),
     ("osc-xtask", &[]),
 ];
 
