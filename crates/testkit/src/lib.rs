@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+pub mod bare;
 pub mod command;
 pub mod guest;
 pub mod host;
