@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 /// Lines kept for error messages.
 const KEPT: usize = 64;
 /// Longest line kept, in bytes; the rest of a longer one is dropped.
-pub(super) const LONGEST: usize = 512;
+pub(crate) const LONGEST: usize = 512;
 
 /// Cuts a stream of bytes into printable lines of bounded length.
 #[derive(Debug, Default)]
-pub(super) struct Splitter {
+pub(crate) struct Splitter {
     line: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ impl Tail {
         }
     }
 
-    pub(super) fn push(&self, line: &str) {
+    pub(crate) fn push(&self, line: &str) {
         let mut lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == KEPT {
             lines.pop_front();

@@ -10,7 +10,7 @@ mod console;
 mod error;
 mod hotplug;
 mod kernel;
-mod lines;
+pub(crate) mod lines;
 mod machine;
 mod process;
 mod qmp;

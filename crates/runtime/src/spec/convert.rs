@@ -18,7 +18,7 @@ pub fn spec_to_proto(spec: &oci::Spec) -> proto::Spec {
         Process: spec.process().as_ref().map(process_to_proto).into(),
         Root: spec.root().as_ref().map(root).into(),
         Hostname: text(spec.hostname()),
-        Mounts: each(spec.mounts(), mount),
+        Mounts: each(spec.mounts(), mount_to_proto),
         Hooks: spec.hooks().as_ref().map(hooks).into(),
         Annotations: spec.annotations().clone().unwrap_or_default(),
         Linux: spec.linux().as_ref().map(linux).into(),
@@ -84,7 +84,7 @@ pub fn resources_to_proto(resources: &oci::LinuxResources) -> proto::LinuxResour
 }
 
 /// A mount.
-pub(super) fn mount(mount: &oci::Mount) -> proto::Mount {
+pub fn mount_to_proto(mount: &oci::Mount) -> proto::Mount {
     proto::Mount {
         destination: path(mount.destination()),
         source: mount.source().as_deref().map(path).unwrap_or_default(),

@@ -20,7 +20,7 @@ mod seccomp;
 mod size;
 mod strip;
 
-pub use convert::{process_to_proto, resources_to_proto, spec_to_proto};
+pub use convert::{mount_to_proto, process_to_proto, resources_to_proto, spec_to_proto};
 pub use cpuset::cpus_in;
 pub use kind::{KindError, Names, PodKind};
 pub use load::{MAX_SPEC, SpecError, exec_process, load, resources};
