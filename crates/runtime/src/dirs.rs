@@ -63,11 +63,9 @@ impl Dirs {
 
     /// Configuration files in order of preference.
     pub fn configurations(&self) -> Vec<PathBuf> {
-        ["etc/kata-containers", "usr/share/defaults/kata-containers"]
+        ["etc/kata-containers", "usr/share/defaults/kata-containers", "opt/kata/share/defaults/kata-containers"]
             .into_iter()
-            .flat_map(|dir| {
-                ["runtime-rs/configuration.toml", "configuration.toml"].map(|file| self.at(dir).join(file))
-            })
+            .flat_map(|dir| ["runtime-rs/configuration.toml", "configuration.toml"].map(|file| self.at(dir).join(file)))
             .collect()
     }
 }
