@@ -63,7 +63,7 @@ pub struct Module<'a> {
     pub name: String,
     /// Path below `lib/modules/<release>`.
     pub path: &'a str,
-    /// The module file.
+    /// The module file, without its signature.
     pub content: &'a [u8],
     /// Names of the modules it needs.
     pub depends: Vec<String>,
@@ -142,9 +142,28 @@ impl<'a> Closure<'a, '_> {
         for dependency in &depends {
             self.add(dependency, Some(&name), order)?;
         }
-        order.push(Module { name, path, content, depends, aliases });
+        order.push(Module { name, path, content: without_signature(content), depends, aliases });
         Ok(())
     }
+}
+
+/// Cuts off what `scripts/sign-file` of the kernel appended: signature, its
+/// description (`struct module_signature`), magic.
+///
+/// A guest that verifies thirteen signatures boots 0.12 s later under
+/// emulation, and learns nothing: the modules come from the same initramfs as
+/// the agent that loads them, and the manifest has the digest of it all. The
+/// kernel notes the missing signature as taint `E`. A kernel that insists on
+/// signatures (`module.sig_enforce`) would need this undone.
+fn without_signature(module: &[u8]) -> &[u8] {
+    const MAGIC: &[u8] = b"~Module signature appended~\n";
+    let cut = || {
+        let (rest, description) = module.strip_suffix(MAGIC)?.split_last_chunk::<12>()?;
+        let [_, _, _, signer, key, _, _, _, length @ ..] = *description;
+        let signature = u32::from_be_bytes(length) as usize + usize::from(signer) + usize::from(key);
+        rest.get(..rest.len().checked_sub(signature)?)
+    };
+    cut().unwrap_or(module)
 }
 
 /// `kernel/drivers/char/hw_random/virtio-rng.ko` is module `virtio_rng`.
@@ -239,6 +258,19 @@ pub(crate) mod tests {
         assert!(
             matches!(select(&kernel, &["b"], &[], &[]), Err(BuildError::ModuleCorrupt { file, .. }) if file == "b.ko")
         );
+    }
+
+    #[test]
+    fn signatures_are_cut_off() {
+        let magic = "~Module signature appended~\n";
+        let signed = |length: u8| {
+            let description = [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, length];
+            [&b"modulesig"[..], &description, magic.as_bytes()].concat()
+        };
+        assert_eq!(without_signature(&signed(3)), b"module");
+        for whole in [signed(200), b"module".to_vec(), magic.as_bytes().to_vec()] {
+            assert_eq!(without_signature(&whole), whole);
+        }
     }
 
     #[test]
