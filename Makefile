@@ -5,17 +5,18 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-# Relative paths are for people; cargo may be told another place.
-TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# What is built for use always lands in target/, where tests and scripts look
+# for it; cargo's own files go where cargo was told.
+CARGO_DIR := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(shell uname -m)-unknown-linux-gnu
 BINARIES := containerd-shim-kata-v2 kata-agent osc
 VIRTIOFSD_VERSION := 1.14.0
 
-RELEASE := $(TARGET_DIR)/release
+RELEASE := target/release
 OSC := $(RELEASE)/osc
-VIRTIOFSD := $(TARGET_DIR)/tools/bin/virtiofsd
-GUEST := $(TARGET_DIR)/guest/manifest.json
-IMAGES := $(TARGET_DIR)/images/busybox.tar $(TARGET_DIR)/images/hello-openshift.tar
+VIRTIOFSD := target/tools/bin/virtiofsd
+GUEST := target/guest/manifest.json
+IMAGES := target/images/busybox.tar target/images/hello-openshift.tar
 
 .PHONY: help
 help: ## list what can be made
@@ -23,11 +24,11 @@ help: ## list what can be made
 
 .PHONY: up
 up: build ## install what is missing, build, and run a sample pod in a sandbox
-	TARGET_DIR='$(TARGET_DIR)' scripts/up
+	scripts/up
 
 .PHONY: down
 down: ## stop and remove everything `make up` started
-	TARGET_DIR='$(TARGET_DIR)' scripts/down
+	scripts/down
 
 .PHONY: build
 build: $(VIRTIOFSD) $(GUEST) $(IMAGES) ## build release binaries, virtiofsd, guest image and sample images
@@ -45,21 +46,21 @@ binaries: packages
 		--package osc-shim --package osc-agent --package osc-cli
 	mkdir -p $(RELEASE)
 	for binary in $(BINARIES); do \
-		install -C -m 755 $(TARGET_DIR)/$(PLATFORM)/release/$$binary $(RELEASE)/$$binary; \
+		install -C -m 755 $(CARGO_DIR)/$(PLATFORM)/release/$$binary $(RELEASE)/$$binary; \
 	done
 
 $(addprefix $(RELEASE)/,$(BINARIES)): binaries ;
 
 $(VIRTIOFSD): | packages
-	cargo install --locked --version $(VIRTIOFSD_VERSION) --root $(TARGET_DIR)/tools \
-		--target-dir $(TARGET_DIR)/tools/build virtiofsd
-	rm -rf $(TARGET_DIR)/tools/build
+	cargo install --locked --version $(VIRTIOFSD_VERSION) --root target/tools \
+		--target-dir $(CARGO_DIR)/virtiofsd virtiofsd
+	rm -rf $(CARGO_DIR)/virtiofsd
 
 $(GUEST): $(OSC) $(RELEASE)/kata-agent
-	$(OSC) guest build --out $(TARGET_DIR)/guest --cache $(TARGET_DIR)/cache
+	$(OSC) guest build --out target/guest --cache target/cache
 
 $(IMAGES) &: $(OSC) scripts/sample-images
-	scripts/sample-images $(OSC) $(TARGET_DIR)/images
+	scripts/sample-images $(OSC) target/images
 
 .PHONY: test
 test: build ## everything continuous integration runs
@@ -68,6 +69,10 @@ test: build ## everything continuous integration runs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
 
+.PHONY: bench
+bench: build ## measure against references in the same run; table, and JSON beside it
+	cargo run --quiet --locked --package osc-testkit --bin bench
+
 .PHONY: clean
 clean: ## remove everything that was built
-	rm -rf $(TARGET_DIR)
+	rm -rf target
