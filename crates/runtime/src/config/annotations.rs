@@ -341,7 +341,7 @@ pub fn annotations_markdown() -> String {
         let effect = match key.usage {
             Use::Only(_) => format!("`{}`, not supported: only its default", key.path()),
             Use::Idle => format!("`{}`, without effect here", key.path()),
-            Use::Obeyed(_) | Use::Optional => format!("`{}`", key.path()),
+            Use::Obeyed(_) | Use::Optional(_) => format!("`{}`", key.path()),
         };
         let _ = writeln!(text, "| `{PREFIX}{name}` | {} | {effect} | {gated} |", describe(form, key.kind));
     }
@@ -354,6 +354,7 @@ pub fn annotations_markdown() -> String {
 
 fn describe(form: Form, kind: Type) -> &'static str {
     match form {
+        Form::Plain if kind == Type::Text => "text",
         Form::Plain => kind.name(),
         Form::Memory => "MiB, or a number with unit",
         Form::Append => "words, added",

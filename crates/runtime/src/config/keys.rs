@@ -28,8 +28,8 @@ pub(super) enum Type {
 pub(super) enum Use {
     /// Read and obeyed, with this default.
     Obeyed(Value),
-    /// Read and obeyed, with no default of its own.
-    Optional,
+    /// Read and obeyed; unset means something else than any value, most often this one.
+    Optional(Value),
     /// Its feature does not exist here: only these values are accepted.
     Only(&'static [Value]),
     /// Tunes a feature that another key can only leave off: any value of the type.
@@ -103,8 +103,8 @@ const fn set(section: &'static str, name: &'static str, default: Value, doc: &'s
     Key { section, name, kind: default.kind(), usage: Use::Obeyed(default), doc }
 }
 
-const fn optional(section: &'static str, name: &'static str, kind: Type, doc: &'static str) -> Key {
-    Key { section, name, kind, usage: Use::Optional, doc }
+const fn optional(section: &'static str, name: &'static str, shown: Value, doc: &'static str) -> Key {
+    Key { section, name, kind: shown.kind(), usage: Use::Optional(shown), doc }
 }
 
 const fn only(section: &'static str, name: &'static str, values: &'static [Value]) -> Key {
@@ -309,12 +309,12 @@ pub(super) const KEYS: &[Key] = &[
     set(AGENT, "container_pipe_size", Int(0), "Size of the pipes of container streams in bytes; 0: the guest's."),
     set(AGENT, "server_port", Int(1024), "vsock port of the agent."),
     set(AGENT, "log_port", Int(1025), "vsock port of the agent's log stream."),
-    optional(AGENT, "dial_timeout", Type::Int, "Seconds until the agent of a starting sandbox must answer (45)."),
-    optional(AGENT, "reconnect_timeout_ms", Type::Int, ""),
+    optional(AGENT, "dial_timeout", Int(45), "Seconds until the agent of a starting sandbox must answer."),
+    optional(AGENT, "reconnect_timeout_ms", Int(45_000), ""),
     idle(AGENT, "dial_timeout_ms", Type::Int),
     set(AGENT, "request_timeout_ms", Int(60_000), "Milliseconds an ordinary request to the agent may take."),
     set(AGENT, "health_check_request_timeout_ms", Int(90_000), "Milliseconds a health check of the agent may take."),
-    optional(AGENT, "create_container_timeout", Type::Int, ""),
+    optional(AGENT, "create_container_timeout", Int(60), ""),
     idle(AGENT, "cdh_api_timeout", Type::Int),
     idle(AGENT, "cdh_api_timeout_ms", Type::Int),
     idle(AGENT, "passfd_listener_port", Type::Int),
@@ -376,7 +376,7 @@ pub(super) const KEYS: &[Key] = &[
         "Keep emptyDir volumes on the host and share them, instead of making them inside the guest.",
     ),
     set(RUNTIME, "kubelet_root_dir", Text("/var/lib/kubelet"), "Where kubelet keeps its pods."),
-    optional(RUNTIME, "create_container_timeout", Type::Int, "Seconds the creation of a container may take (60)."),
+    optional(RUNTIME, "create_container_timeout", Int(60), "Seconds the creation of a container may take."),
     only(RUNTIME, "name", &[Text("virt_container"), Text("")]),
     only(RUNTIME, "hypervisor_name", &[Text("qemu"), Text("")]),
     only(RUNTIME, "agent_name", &[Text("kata"), Text("")]),

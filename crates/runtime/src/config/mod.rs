@@ -25,6 +25,9 @@ mod render;
 mod types;
 mod vet;
 
+#[cfg(test)]
+mod tests;
+
 pub use annotations::annotations_markdown;
 pub use error::{ConfigError, Problem};
 pub use load::Host;

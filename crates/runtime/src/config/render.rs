@@ -45,9 +45,10 @@ pub fn default_toml(paths: &DefaultPaths) -> String {
             (None, Use::Obeyed(default)) => {
                 let _ = writeln!(text, "{} = {}", key.name, default.to_toml());
             }
-            (None, _) => {
-                let _ = writeln!(text, "#{} =", key.name);
+            (None, Use::Optional(shown)) => {
+                let _ = writeln!(text, "#{} = {}", key.name, shown.to_toml());
             }
+            (None, Use::Only(_) | Use::Idle) => {}
         }
     }
     text

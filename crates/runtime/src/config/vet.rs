@@ -92,7 +92,7 @@ fn accept(key: &Key, value: &toml::Value) -> Result<Option<toml::Value>, String>
         _ => return Err(format!("must be {}", key.kind.name())),
     };
     match key.usage {
-        Use::Obeyed(_) | Use::Optional => Ok(Some(value)),
+        Use::Obeyed(_) | Use::Optional(_) => Ok(Some(value)),
         Use::Idle => Ok(None),
         Use::Only(values) if values.iter().any(|only| only.to_toml() == value) => Ok(None),
         Use::Only(values) => {

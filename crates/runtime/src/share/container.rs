@@ -6,7 +6,7 @@ use std::{
 };
 
 use nix::sys::statfs::statfs;
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxDeviceType, Mount, Spec};
 use osc_agent_protocol::{
     agent::Storage,
     names::{self, GUEST_SANDBOX_DIR, GUEST_SHARE_DIR},
@@ -94,6 +94,11 @@ impl Share {
         spec: &Spec,
         rules: &VolumeRules,
     ) -> Result<ContainerFiles, ShareError> {
+        let mut devices = spec.linux().iter().flat_map(|linux| linux.devices().iter().flatten());
+        if let Some(device) = devices.find(|device| device.typ() == LinuxDeviceType::B) {
+            // Made in the guest by its number, it would be another disk there.
+            return Err(ShareError::BlockDevice { path: device.path().clone() });
+        }
         let host = mounts().map_err(ShareError::io("read", "/proc/thread-self/mountinfo"))?;
         let mut volumes =
             Volumes { share: self, container, rules, spec, host: &host, files: ContainerFiles::default() };

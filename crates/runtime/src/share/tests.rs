@@ -256,6 +256,11 @@ fn a_container_that_cannot_be_shared_leaves_nothing() {
             let left: Vec<_> = fs::read_dir(share.mounts()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(left, ["watchable"]);
         }
+        let mut privileged = spec(json!([]));
+        let devices = json!({"devices": [{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}]});
+        privileged.set_linux(Some(serde_json::from_value(devices).unwrap()));
+        let error = share.add_container(&place.container, &place.path("rootfs"), &privileged, &place.rules());
+        assert!(matches!(error, Err(ShareError::BlockDevice { .. })), "{error:?}");
         let error = share.add_container(&place.container, &place.path("gone"), &spec(json!([])), &place.rules());
         assert!(matches!(error, Err(ShareError::RootfsGone { .. })), "{error:?}");
         place.add(&share, json!([])).unwrap();

@@ -20,6 +20,9 @@ mod seccomp;
 mod size;
 mod strip;
 
+#[cfg(test)]
+mod tests;
+
 pub use convert::{mount_to_proto, process_to_proto, resources_to_proto, spec_to_proto};
 pub use cpuset::cpus_in;
 pub use kind::{KindError, Names, PodKind};
