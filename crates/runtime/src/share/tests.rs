@@ -182,6 +182,19 @@ fn removing_a_container_unmounts_nothing_on_the_host() {
 }
 
 #[test]
+fn nothing_mounted_on_the_guests_side_comes_back() {
+    isolated(|place| {
+        let share = place.share();
+        let seen = share.shared_dir().join("watchable");
+        tmpfs(&seen, "size=64k");
+        fs::write(seen.join("file"), "x").unwrap();
+        assert!(!share.mounts().join("watchable/file").exists());
+        share.remove().unwrap();
+        place.assert_nothing_left();
+    });
+}
+
+#[test]
 fn recursively_read_only_includes_mounts_below() {
     isolated(|place| {
         let host = place.dir("host");

@@ -221,8 +221,8 @@ async fn own(mut child: Child, pid: u32, kill: CancellationToken, report: watch:
         status = child.wait() => Some(status), // cancel-safe
         () = kill.cancelled() => None,
     };
-    // The second process is told of the first one's death by a signal it does not handle, so
-    // it stays. The group still has our id: ids of living groups are not given away.
+    // The second process is only asked to go when the first one dies. Killing the group is
+    // safe: while it has a member, nobody else gets its id.
     kill_group(pid);
     let status = match ended {
         Some(status) => status,
