@@ -1,0 +1,123 @@
+//! What of a sandbox lives in this process: its machine, its daemons, its place.
+
+use std::{process::ExitStatus, time::Duration};
+
+use osc_agent_protocol::{agent::OnlineCPUMemRequest, kind::chain};
+use tokio::sync::watch;
+
+use super::{
+    agent::Agent,
+    cgroup::{Cgroups, Home},
+    error::SandboxError,
+};
+use crate::{
+    config::Mib,
+    deadline::Deadline,
+    qemu::{self, Machine, Running},
+    share::Virtiofsd,
+    spec::Size,
+    vsock::Vsock,
+};
+
+/// How long one growth step of the machine may take.
+const GROWTH: Duration = Duration::from_secs(10);
+
+/// Everything the owner holds; filled as the boot goes along.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub home: Option<Home>,
+    pub virtiofsd: Option<Virtiofsd>,
+    pub vsock: Option<Vsock>,
+    machine: Option<Machine<Running>>,
+    vcpus: u32,
+}
+
+/// The end of a process of the sandbox.
+pub(super) enum End {
+    Hypervisor(watch::Receiver<Option<qemu::Exit>>),
+    FileServer(watch::Receiver<Option<ExitStatus>>),
+    /// There is no such process.
+    Never,
+}
+
+impl End {
+    /// Waits for it; how it came. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> String {
+        match self {
+            Self::Hypervisor(exit) => describe(exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit)),
+            Self::FileServer(exit) => {
+                let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+                status.map_or_else(|| "its end was not seen".into(), |status| status.to_string())
+            }
+            Self::Never => std::future::pending().await,
+        }
+    }
+}
+
+/// How QEMU ended, in words.
+pub(super) fn describe(exit: Option<qemu::Exit>) -> String {
+    exit.map_or_else(|| "its end was not seen".into(), |exit| exit.to_string())
+}
+
+impl Held {
+    /// Takes over a machine with `vcpus` processors.
+    pub(super) fn own(&mut self, machine: Machine<Running>, vcpus: u32) {
+        (self.machine, self.vcpus) = (Some(machine), vcpus);
+    }
+
+    pub(super) fn hypervisor_end(&self) -> End {
+        self.machine.as_ref().map_or(End::Never, |machine| End::Hypervisor(machine.exited()))
+    }
+
+    pub(super) fn file_server_end(&self) -> End {
+        self.virtiofsd.as_ref().map_or(End::Never, |daemon| End::FileServer(daemon.exited()))
+    }
+
+    /// Makes the machine at least as large as `size`. It never shrinks.
+    pub(super) async fn grow(&mut self, size: Size, agent: &Agent) -> Result<(), SandboxError> {
+        let Some(machine) = &mut self.machine else { return Ok(()) };
+        let missing = size.vcpus.saturating_sub(self.vcpus);
+        if missing > 0 {
+            self.vcpus = machine.add_cpus(missing, Deadline::after(GROWTH)).await?;
+            online(agent, missing, true).await?;
+        }
+        loop {
+            let missing = Mib(size.memory.0.saturating_sub(machine.memory().0));
+            if missing.0 == 0 || machine.add_memory(missing, Deadline::after(GROWTH)).await?.0 == 0 {
+                return Ok(());
+            }
+            online(agent, 0, false).await?;
+        }
+    }
+
+    /// Ends the machine and its daemons.
+    pub(super) async fn release(&mut self, by: Deadline) {
+        if let Some(machine) = self.machine.take()
+            && let Err(failures) = machine.stop(by).await
+        {
+            for failure in failures {
+                tracing::warn!(error = chain(&failure), "hypervisor not stopped");
+            }
+        }
+        if let Some(daemon) = self.virtiofsd.take()
+            && daemon.stop(by).await.is_none()
+        {
+            tracing::warn!("file server not stopped");
+        }
+        self.vsock = None;
+    }
+
+    /// Goes back to where the process was before the sandbox.
+    pub(super) fn leave_groups(&mut self, cgroups: &Cgroups) {
+        if let Some(home) = self.home.take() {
+            cgroups.leave(&home);
+        }
+    }
+}
+
+async fn online(agent: &Agent, cpus: u32, cpu_only: bool) -> Result<(), SandboxError> {
+    // Hot-plugged devices reach the guest kernel a moment after the host is told.
+    let request = OnlineCPUMemRequest { wait: true, nb_cpus: cpus, cpu_only, ..Default::default() };
+    agent.online_cpu_mem(request).await?;
+    Ok(())
+}
