@@ -15,7 +15,17 @@
 
 pub mod boot;
 pub mod config;
+mod console;
+pub mod container;
 pub mod device;
+pub mod guest;
 pub mod log;
+pub mod metrics;
+pub mod network;
+pub mod rpc;
+mod run;
+pub mod sandbox;
 pub mod storage;
 mod sys;
+
+pub use run::{RunError, run};

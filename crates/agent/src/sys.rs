@@ -5,11 +5,15 @@ use std::{
     ffi::CStr,
     fs::File,
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
 };
 
 use nix::errno::Errno;
-use tokio::{io::unix::AsyncFd, process::Command};
+use tokio::io::unix::AsyncFd;
 
 /// Readiness of a descriptor that is not one of the usual sockets.
 pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -23,7 +23,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nix::mount::{MntFlags, umount2};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+};
 use osc_agent_protocol::{agent::Storage, names};
 use tokio::task::spawn_blocking;
 
@@ -171,9 +174,8 @@ impl Storages {
 
     /// Undoes everything, whoever still references it. For the end of the sandbox.
     pub async fn clear(&self) {
-        let slots: Vec<_> = self.slots().drain().collect();
+        let mut slots: Vec<_> = self.slots().drain().collect();
         // Deeper mounts first: a volume may be mounted below another.
-        let mut slots = slots;
         slots.sort_by(|(a, _), (b, _)| b.cmp(a));
         for (mount_point, slot) in slots {
             let undo = std::mem::take(&mut slot.lock().await.undo);
@@ -244,8 +246,11 @@ fn make_blocking(
 /// Unmounts and removes the directory that was made for it. Detaches, because a
 /// process that was just killed may still hold a file for a moment.
 fn unmount(mount_point: &Path) -> Result<(), StorageError> {
-    umount2(mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
-        .map_err(|source| StorageError::Unmount { path: mount_point.into(), source })?;
+    match umount2(mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        // A container detaches its root file system itself.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(source) => return Err(StorageError::Unmount { path: mount_point.into(), source }),
+    }
     // Not empty means it was there before and holds something of somebody's.
     let _ = std::fs::remove_dir(mount_point);
     Ok(())

@@ -95,7 +95,7 @@ fn memory_lives_as_long_as_the_pod() {
         larger.options = vec!["size=2097152".into()];
         storages.remount_ephemeral(vec![larger]).await.unwrap();
         let seen = nix::sys::statvfs::statvfs(&target).unwrap();
-        assert_eq!(u64::from(seen.blocks()) * seen.fragment_size(), 2 << 20);
+        assert_eq!(seen.blocks() * seen.fragment_size(), 2 << 20);
         storages.clear().await;
         assert!(!mounted(&target));
     });
