@@ -14,13 +14,11 @@ use super::{
     load::Host,
     raw::{Raw, RawAgent, RawQemu, RawRuntime},
     types::{
-        Accelerator, Agent, BindMount, CacheMode, GuestRoot, Hypervisor, KernelModule, MachineType, Mib, NetworkModel,
-        Runtime, VirtioFs,
+        Accelerator, Agent, BindMount, CacheMode, GuestRoot, Hypervisor, KernelModule, LEAST_MEMORY, MachineType, Mib,
+        NetworkModel, Runtime, VirtioFs,
     },
 };
 
-/// Less than this no guest kernel with an agent starts.
-const LEAST_MEMORY: i64 = 64;
 /// The ACPI tables of the emulated machine have no room for more.
 const MOST_SLOTS: i64 = 256;
 /// Time for the agent of a starting sandbox to answer.
@@ -104,7 +102,8 @@ fn plain_path(path: &str) -> bool {
 
 fn hypervisor(raw: RawQemu, host: &Host, c: &mut Check<'_>) -> Hypervisor {
     let vcpus = vcpus(raw.default_vcpus, host, c);
-    let memory = Mib(c.number("default_memory", raw.default_memory, LEAST_MEMORY, i64::from(u32::MAX)).into());
+    let memory =
+        Mib(c.number("default_memory", raw.default_memory, LEAST_MEMORY.0.cast_signed(), i64::from(u32::MAX)).into());
     let (enable_annotations, enable_annotations_text) = expressions(raw.enable_annotations, c);
     Hypervisor {
         path: c.path("path", raw.path),

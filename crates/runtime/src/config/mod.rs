@@ -33,6 +33,6 @@ pub use error::{ConfigError, Problem};
 pub use load::Host;
 pub use render::{DefaultPaths, default_toml};
 pub use types::{
-    Accelerator, Agent, BindMount, CacheMode, Config, GuestRoot, Hypervisor, KernelModule, MachineType, Mib,
-    NetworkModel, Runtime, VirtioFs,
+    Accelerator, Agent, BindMount, CacheMode, Config, GuestRoot, Hypervisor, KernelModule, LEAST_MEMORY, MachineType,
+    Mib, NetworkModel, Runtime, VirtioFs,
 };

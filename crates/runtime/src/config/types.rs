@@ -38,6 +38,9 @@ impl Mib {
     }
 }
 
+/// Less than this no guest kernel with an agent starts.
+pub const LEAST_MEMORY: Mib = Mib(64);
+
 impl fmt::Display for Mib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} MiB", self.0)

@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use osc_agent_protocol::Kind;
 
 use super::{cpuset::cpus_in, kind::PodKind};
-use crate::config::{Config, Mib};
+use crate::config::{Config, LEAST_MEMORY, Mib};
 
 /// What a pod or a container may use; `None` is unlimited.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,10 +36,13 @@ pub struct Size {
     pub clamped: bool,
 }
 
-/// Limits that no machine can be made for.
+/// Limits that no machine can be made for: it would have this little memory.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the sandbox would have no memory: raise the pod's limit, default_memory or overhead_memory")]
-pub struct SizeError;
+#[error(
+    "the sandbox would have {0}, and no guest starts with less than {LEAST_MEMORY}: raise the pod's memory \
+         limit, or overhead_memory in the configuration"
+)]
+pub struct SizeError(pub Mib);
 
 impl SizeError {
     /// What kind of failure this is.
@@ -105,7 +108,7 @@ fn ratio(quota: Option<i64>, period: Option<u64>) -> Option<f64> {
 /// after; whatever has no limit is at its default. Dynamic sizing boots at the defaults.
 ///
 /// # Errors
-/// [`SizeError`] when there would be no memory.
+/// [`SizeError`] when there would be too little memory for any guest.
 pub fn boot_size(config: &Config, limits: &Limits) -> Result<Size, SizeError> {
     let hypervisor = &config.hypervisor;
     let defaults = Wanted { vcpus: f64::from(hypervisor.vcpus), memory: hypervisor.memory };
@@ -128,7 +131,7 @@ pub fn boot_size(config: &Config, limits: &Limits) -> Result<Size, SizeError> {
 /// ones stay as they booted.
 ///
 /// # Errors
-/// [`SizeError`] when there would be no memory.
+/// [`SizeError`] when there would be too little memory for any guest.
 pub fn grown_size<'l>(config: &Config, containers: impl IntoIterator<Item = &'l Limits>) -> Result<Size, SizeError> {
     let (mut cpus, mut bytes, mut cpuset) = (0.0, 0u64, BTreeSet::<u32>::new());
     for limits in containers {
@@ -150,8 +153,8 @@ struct Wanted {
 
 impl Wanted {
     fn bounded(self, config: &Config) -> Result<Size, SizeError> {
-        if self.memory.0 == 0 {
-            return Err(SizeError);
+        if self.memory < LEAST_MEMORY {
+            return Err(SizeError(self.memory));
         }
         let (max_vcpus, max_memory) = (config.hypervisor.max_vcpus, config.hypervisor.max_memory);
         // Quotas are decimal fractions: 1.2 + 0.8 must not become 3.
@@ -199,6 +202,7 @@ mod tests {
         }
         let size = boot_size(&config, &limits(1.0, 100)).unwrap();
         assert_eq!((size.max_vcpus, size.max_memory), (2, Mib(132)), "never grows");
+        assert_eq!(boot_size(&config, &limits(0.0, 16)), Err(SizeError(Mib(48))));
     }
 
     #[test]
