@@ -55,7 +55,7 @@ fn the_shipped_file_is_explained_and_says_the_defaults() {
 
 #[test]
 fn annotations_are_documented() {
-    golden("annotations.md", &annotations_markdown());
+    golden("../../../../../docs/annotations.md", &annotations_markdown());
 }
 
 /// Settings that the stock files of both runtimes carry.
