@@ -33,6 +33,7 @@ pub use config::PAUSE_IMAGE;
 pub use error::EngineError;
 pub(crate) use mounts::{below, unmount_below};
 pub use paths::Paths;
+pub(crate) use sweep::{cgroup_roots, remove_cgroup};
 
 use error::io;
 

@@ -1,0 +1,358 @@
+//! All pods of one engine: admit, look after, list, delete.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use osc_agent_protocol::kind::chain;
+use osc_runtime::deadline::Deadline;
+use serde::Serialize;
+
+use super::{
+    Manifest, cgroup,
+    config::{Place, labels, selector},
+    error::PodError,
+    images,
+    model::{Hook, Pod},
+    next::{Attempt, Sandbox, Seen, State},
+    observe::observe,
+    record::{Hold, Record, Store},
+    supervise::{Supervisor, addresses, run_hook},
+    volumes,
+};
+use crate::{cri::Client, engine::Paths};
+
+/// How long whoever looks after a pod gets to let go of it.
+const LET_GO: Duration = Duration::from_secs(60);
+/// How long the kernel gets to empty a cgroup whose processes were killed.
+const EMPTY: Duration = Duration::from_secs(10);
+/// Pace of trying that again; there is no event for it in version 1.
+const POLL: Duration = Duration::from_millis(50);
+/// Grace where the manifest cannot be read any more.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// The pods of one engine.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    paths: Paths,
+    client: Client,
+    store: Store,
+}
+
+/// A pod as `osc ps` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uid: String,
+    /// Runtime handler.
+    pub runtime: String,
+    /// One word: `Pending`, `Running`, `Succeeded`, `Failed` or `Lost`.
+    pub status: &'static str,
+    /// Containers that run, and all there should be.
+    pub ready: (usize, usize),
+    /// Restarts of all containers.
+    pub restarts: u32,
+    /// Addresses, the main one first.
+    pub addresses: Vec<IpAddr>,
+    /// Id of the sandbox.
+    pub sandbox: Option<String>,
+    /// When it was asked for, in seconds since 1970.
+    pub created: u64,
+    /// Containers by name with their ids.
+    pub containers: HashMap<String, String>,
+}
+
+impl Pods {
+    /// The pods of the engine `client` talks to.
+    pub fn new(paths: &Paths, client: Client) -> Self {
+        Self { paths: paths.clone(), client, store: Store::new(paths) }
+    }
+
+    /// Records of all pods.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The engine's client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where the pod of a record keeps things.
+    pub fn place(&self, record: &Record) -> Place {
+        Place::new(&self.paths, &record.uid, &record.full_name(), &record.handler)
+    }
+
+    /// Makes sure that a pod can run and takes it down as wanted. Nothing else is
+    /// made yet.
+    ///
+    /// # Errors
+    /// Why it cannot run, or [`PodError::Exists`].
+    pub async fn admit(&self, manifest: &Manifest, handler: &str) -> Result<(Record, Hold), PodError> {
+        let pod = &manifest.pod;
+        if pod.host_network && handler != "runc" {
+            return Err(PodError::Handler {
+                pod: pod.full_name(),
+                what: "hostNetwork: a virtual machine has a network of its own, which",
+                handler: handler.to_owned(),
+            });
+        }
+        let record = Record::new(manifest, handler);
+        // Before anything slow: a taken name is told at once.
+        if let Ok(known) = self.store.get(&record.uid) {
+            let differs = known.manifest != record.manifest || known.handler != record.handler;
+            return Err(PodError::Exists { name: record.full_name(), differs });
+        }
+        images::ensure(&self.client, pod).await?;
+        self.store.insert(&record)?;
+        let hold = self.store.hold(&record, Deadline::after(LET_GO)).await?;
+        Ok((record, hold))
+    }
+
+    /// Looks after an admitted pod.
+    ///
+    /// # Errors
+    /// When its record cannot be understood any more.
+    pub fn supervisor(&self, record: &Record) -> Result<Supervisor, PodError> {
+        let manifest = Manifest::new(&record.full_name(), record.manifest.clone())?;
+        Ok(Supervisor::new(self.client.clone(), manifest.pod, self.place(record)))
+    }
+
+    /// The pod meant by `name`.
+    ///
+    /// # Errors
+    /// When there is none or more than one.
+    pub async fn find(&self, name: &str) -> Result<Record, PodError> {
+        let uid = |labels: &HashMap<String, String>| labels.get(labels::UID).cloned();
+        let sandboxes = self.client.sandboxes(HashMap::new()).await?;
+        let ids: Vec<_> = sandboxes.iter().filter_map(|s| Some((uid(&s.labels)?, s.id.clone()))).collect();
+        self.store.find(name, &ids)
+    }
+
+    /// Every pod with its state.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn list(&self) -> Result<Vec<Summary>, PodError> {
+        let mut list = Vec::new();
+        for record in self.store.list() {
+            list.push(self.summary(&record).await?);
+        }
+        Ok(list)
+    }
+
+    /// One pod with its state.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn summary(&self, record: &Record) -> Result<Summary, PodError> {
+        let seen = observe(&self.client, &record.uid).await?;
+        let expected = record.manifest["spec"]["containers"].as_array().map_or(0, Vec::len);
+        let (status, running) = judge(&seen, expected);
+        let (sandbox, addresses) = match &seen.sandbox {
+            Sandbox::Absent => (None, Vec::new()),
+            Sandbox::Dead { id } => (Some(id.clone()), Vec::new()),
+            Sandbox::Ready { id } => (Some(id.clone()), addresses(&self.client, id).await.unwrap_or_default()),
+        };
+        Ok(Summary {
+            namespace: record.namespace.clone(),
+            name: record.name.clone(),
+            uid: record.uid.clone(),
+            runtime: record.handler.clone(),
+            status,
+            ready: (running, expected),
+            restarts: seen.containers.values().map(|attempt| attempt.number).sum(),
+            addresses,
+            sandbox,
+            created: record.created,
+            containers: seen.containers.iter().map(|(name, attempt)| (name.clone(), attempt.id.clone())).collect(),
+        })
+    }
+
+    /// Deletes a pod somebody else may look after: that process is asked to let
+    /// go first.
+    ///
+    /// # Errors
+    /// [`PodError::Held`], or as [`Self::delete`].
+    pub async fn take_and_delete(&self, record: &Record) -> Result<(), PodError> {
+        let hold = match self.store.try_hold(&record.uid)? {
+            Some(hold) => hold,
+            None => {
+                if let Some(holder) = self.store.holder(&record.uid) {
+                    let _ = kill(Pid::from_raw(holder), Signal::SIGTERM); // it may have just ended
+                }
+                self.store.hold(record, Deadline::after(LET_GO + grace(record))).await?
+            }
+        };
+        self.delete(record, hold).await
+    }
+
+    /// Deletes a pod from whatever state it is in: hooks, signals and grace as in
+    /// Kubernetes, then sandbox, volumes, logs, cgroup and, last, the record. Every
+    /// step is tried, and done again by the next call where it failed.
+    ///
+    /// # Errors
+    /// [`PodError::Left`] with everything that could not be removed.
+    pub async fn delete(&self, record: &Record, hold: Hold) -> Result<(), PodError> {
+        let mut left = Vec::new();
+        let pod = Manifest::new(&record.full_name(), record.manifest.clone()).ok().map(|manifest| manifest.pod);
+        if let Err(error) = self.stop(record, pod.as_ref()).await {
+            left.push(chain(&error));
+        }
+        for sandbox in self.client.sandboxes(selector(&record.uid)).await? {
+            let stopped = self.client.stop_sandbox(&sandbox.id).await;
+            let removed = self.client.remove_sandbox(&sandbox.id).await;
+            left.extend(
+                [stopped, removed].into_iter().filter_map(Result::err).filter(|e| !e.is_not_found()).map(|e| chain(&e)),
+            );
+        }
+        if left.is_empty() {
+            left.extend(self.remove_files(record).await);
+        }
+        if left.is_empty() {
+            drop(hold);
+            return Ok(());
+        }
+        Err(PodError::Left { pod: record.full_name(), what: left })
+    }
+
+    /// Ends the containers of a pod but keeps its sandbox's record and its logs:
+    /// what happens to a pod that is over.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn retire(&self, record: &Record, pod: &Pod) -> Result<(), PodError> {
+        self.stop(record, Some(pod)).await?;
+        for sandbox in self.client.sandboxes(selector(&record.uid)).await? {
+            self.client.stop_sandbox(&sandbox.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops running containers, sidecars after all others.
+    async fn stop(&self, record: &Record, pod: Option<&Pod>) -> Result<(), PodError> {
+        let seen = observe(&self.client, &record.uid).await?;
+        if !matches!(seen.sandbox, Sandbox::Ready { .. }) {
+            return Ok(());
+        }
+        let grace = grace(record);
+        let is_sidecar = |name: &str| pod.and_then(|pod| pod.container(name)).is_some_and(|c| c.sidecar);
+        for sidecars in [false, true] {
+            let running = seen
+                .containers
+                .iter()
+                .filter(|(name, attempt)| attempt.state == State::Running && is_sidecar(name) == sidecars);
+            let stops = running.map(|(name, attempt)| {
+                let hook = pod.and_then(|pod| pod.container(name)).and_then(|container| container.pre_stop.clone());
+                self.stop_container(attempt, hook, grace)
+            });
+            for result in futures::future::join_all(stops).await {
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hook's time counts against the grace, as in Kubernetes.
+    async fn stop_container(&self, attempt: &Attempt, hook: Option<Hook>, grace: Duration) -> Result<(), PodError> {
+        let begun = tokio::time::Instant::now();
+        if let Some(hook) = hook {
+            match tokio::time::timeout(grace, run_hook(&self.client, &attempt.id, &hook)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => tracing::warn!(container.id = attempt.id, reason, "preStop hook failed"),
+                Err(_) => tracing::warn!(container.id = attempt.id, "preStop hook takes too long"),
+            }
+        }
+        let left = grace.saturating_sub(begun.elapsed());
+        match self.client.stop_container(&attempt.id, left).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_files(&self, record: &Record) -> Vec<String> {
+        let place = self.place(record);
+        let mut left = Vec::new();
+        let mut note = |what: String, result: std::io::Result<()>| {
+            if let Err(error) = result {
+                left.push(format!("{what} ({error})"));
+            }
+        };
+        note(format!("volumes in {}", place.dir.display()), volumes::remove(&place.dir));
+        note(format!("logs in {}", place.logs.display()), volumes::remove(&place.logs));
+        let deadline = Deadline::after(EMPTY);
+        let mut emptied = cgroup::remove(&place.cgroup);
+        while emptied.is_err() && !deadline.passed() {
+            tokio::time::sleep(POLL).await;
+            emptied = cgroup::remove(&place.cgroup);
+        }
+        note(format!("cgroup {}", place.cgroup.display()), emptied);
+        if left.is_empty()
+            && let Err(error) = self.store.remove(&record.uid)
+        {
+            left.push(format!("record {} ({error})", record.uid));
+        }
+        left
+    }
+}
+
+fn grace(record: &Record) -> Duration {
+    let seconds = record.manifest["spec"]["terminationGracePeriodSeconds"].as_u64();
+    seconds.map_or(GRACE, Duration::from_secs)
+}
+
+/// One word for a pod, and how many of its containers run.
+fn judge(seen: &Seen, expected: usize) -> (&'static str, usize) {
+    let states = || seen.containers.values().map(|attempt| attempt.state);
+    let running = states().filter(|state| *state == State::Running).count();
+    let ended = states().filter(|state| matches!(state, State::Exited { .. })).count();
+    let failed = states().any(|state| matches!(state, State::Exited { code, .. } if code != 0));
+    let word = match (&seen.sandbox, running) {
+        (Sandbox::Absent, _) => "Pending",
+        (Sandbox::Ready { .. }, 1..) => "Running",
+        (_, 0) if expected > 0 && ended >= expected => {
+            if failed {
+                "Failed"
+            } else {
+                "Succeeded"
+            }
+        }
+        (Sandbox::Ready { .. }, _) => "Pending",
+        (Sandbox::Dead { .. }, _) => "Lost",
+    };
+    (word, running)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_summed_up_in_one_word() {
+        let ready = || Sandbox::Ready { id: "s".into() };
+        let dead = || Sandbox::Dead { id: "s".into() };
+        let ended = |code| State::Exited { code, ran: Duration::ZERO, since: Duration::ZERO };
+        for (sandbox, states, want) in [
+            (Sandbox::Absent, vec![], "Pending"),
+            (ready(), vec![], "Pending"),
+            (ready(), vec![State::Created], "Pending"),
+            (ready(), vec![State::Running], "Running"),
+            (ready(), vec![State::Running, ended(1)], "Running"),
+            (ready(), vec![ended(0), ended(0)], "Succeeded"),
+            (dead(), vec![ended(0), ended(3)], "Failed"),
+            (dead(), vec![], "Lost"),
+        ] {
+            let attempt =
+                |(n, &state): (usize, &State)| (n.to_string(), Attempt { id: n.to_string(), number: 0, state });
+            let containers = states.iter().enumerate().map(attempt).collect();
+            let seen = Seen { sandbox: sandbox.clone(), containers, age: Duration::ZERO };
+            assert_eq!(judge(&seen, 2.min(states.len().max(1))).0, want, "{sandbox:?} {states:?}");
+        }
+    }
+}
