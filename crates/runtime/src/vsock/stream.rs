@@ -159,8 +159,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_answer_is_refused() {
-        static ENDLESS: [u8; 4096] = [b'O'; 4096];
-        let (_dir, address) = answering(&[&ENDLESS]).await;
+        static ENDLESS: &[&[u8]] = &[&[b'O'; 4096]];
+        let (_dir, address) = answering(ENDLESS).await;
         let Address::Hybrid { path, port } = &address else { unreachable!() };
         assert_eq!(hybrid(path, *port).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

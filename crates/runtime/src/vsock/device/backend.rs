@@ -20,9 +20,9 @@ use vhost::vhost_user::{
     },
 };
 use virtio_queue::QueueT;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 
 use super::{
+    memory::{Memory, REGIONS},
     packet::GUEST_CID,
     ring::{Ring, Scratch},
     switch::Switch,
@@ -35,25 +35,14 @@ pub const RINGS: usize = 2;
 /// Token of the first ring's doorbell; the others follow.
 pub const DOORBELL: u64 = 1 << 40;
 
-/// Regions of guest memory; QEMU needs one for each hot-plugged module.
-const REGIONS: u64 = 64;
-
 const INDIRECT_DESCRIPTORS: u64 = 1 << 28;
 const EVENT_INDEX: u64 = 1 << 29;
 const VERSION_1: u64 = 1 << 32;
 
-/// One piece of guest memory and where QEMU sees it.
-struct Mapping {
-    qemu: u64,
-    guest: u64,
-    size: u64,
-}
-
 /// The device as QEMU and the guest know it.
 pub struct Backend {
     epoll: Arc<Epoll>,
-    memory: GuestMemoryMmap,
-    mappings: Vec<Mapping>,
+    memory: Memory,
     rings: [Ring; RINGS],
     doorbells: [Option<File>; RINGS],
     scratch: Scratch,
@@ -70,8 +59,7 @@ impl Backend {
         let ring = || Ring::new().map_err(io::Error::other);
         Ok(Self {
             epoll,
-            memory: GuestMemoryMmap::new(),
-            mappings: Vec::new(),
+            memory: Memory::default(),
             rings: [ring()?, ring()?],
             doorbells: [None, None],
             scratch: Scratch::new(),
@@ -96,11 +84,15 @@ impl Backend {
         if !receive.live() || !transmit.live() {
             return false;
         }
-        let taken = transmit.take(&self.memory, &mut self.switch, &mut self.scratch);
-        let given = receive.give(&self.memory, &mut self.switch, &mut self.scratch);
+        let memory = &self.memory.mapped;
+        let taken = transmit.take(memory, &mut self.switch, &mut self.scratch);
+        let given = receive.give(memory, &mut self.switch, &mut self.scratch);
         match (taken, given) {
-            // What was given may have made room for what is to be taken.
-            (Ok(taken), Ok(given)) => taken.more || given.more || given.moved,
+            (Ok(taken), Ok(given)) => {
+                self.memory.touched(taken.touched + given.touched);
+                // What was given may have made room for what is to be taken.
+                taken.more || given.more || given.touched > 0
+            }
             (Err(error), _) | (_, Err(error)) => {
                 tracing::warn!(error = %error, "guest broke its vsock ring: device stopped until its driver restarts");
                 self.switch.driver_broken();
@@ -114,20 +106,6 @@ impl Backend {
 
     fn ring(&mut self, index: u32) -> Result<&mut Ring> {
         self.rings.get_mut(index as usize).ok_or(Error::InvalidParam)
-    }
-
-    /// The guest's name for an address of QEMU's.
-    fn guest_address(&self, qemu: u64) -> Result<u64> {
-        let hit = self.mappings.iter().find(|m| (m.qemu..m.qemu.saturating_add(m.size)).contains(&qemu));
-        hit.map(|m| qemu - m.qemu + m.guest).ok_or(Error::InvalidParam)
-    }
-
-    fn map(&mut self, region: &VhostUserMemoryRegion, file: File) -> Result<()> {
-        let mapped = GuestRegionMmap::new(region.mmap_region(file)?, GuestAddress(region.guest_phys_addr))
-            .ok_or(Error::InvalidParam)?;
-        self.memory = self.memory.insert_region(Arc::new(mapped)).map_err(handler_error)?;
-        self.mappings.push(Mapping { qemu: region.user_addr, guest: region.guest_phys_addr, size: region.memory_size });
-        Ok(())
     }
 
     fn unwatch(&mut self, index: usize) {
@@ -184,16 +162,15 @@ impl VhostUserBackendReqHandlerMut for Backend {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<u64>>> {
-        self.memory = GuestMemoryMmap::new();
-        self.mappings.clear();
+        self.memory = Memory::default();
         for (region, file) in regions.iter().zip(files) {
-            self.map(region, file)?;
+            self.memory.map(region, file)?;
         }
         Ok(None)
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        Ok(REGIONS)
+        Ok(REGIONS as u64)
     }
 
     fn add_mem_region(
@@ -202,18 +179,11 @@ impl VhostUserBackendReqHandlerMut for Backend {
         file: File,
         _postcopy: Option<bool>,
     ) -> Result<Option<u64>> {
-        if self.memory.num_regions() as u64 >= REGIONS {
-            return Err(Error::InvalidParam);
-        }
-        self.map(region, file).map(|()| None)
+        self.memory.map(region, file).map(|()| None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        let start = GuestAddress(region.guest_phys_addr);
-        let (memory, _) = self.memory.remove_region(start, region.memory_size).map_err(handler_error)?;
-        self.memory = memory;
-        self.mappings.retain(|mapping| mapping.guest != region.guest_phys_addr);
-        Ok(())
+        self.memory.unmap(region)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
@@ -230,16 +200,16 @@ impl VhostUserBackendReqHandlerMut for Backend {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let descriptor = GuestAddress(self.guest_address(descriptor)?);
-        let available = GuestAddress(self.guest_address(available)?);
-        let used = GuestAddress(self.guest_address(used)?);
-        let memory = self.memory.clone();
+        let descriptor = self.memory.guest_address(descriptor)?;
+        let available = self.memory.guest_address(available)?;
+        let used = self.memory.guest_address(used)?;
+        let mapped = self.memory.mapped.clone();
         let queue = &mut self.ring(index)?.queue;
         queue.try_set_desc_table_address(descriptor).map_err(handler_error)?;
         queue.try_set_avail_ring_address(available).map_err(handler_error)?;
         queue.try_set_used_ring_address(used).map_err(handler_error)?;
         // QEMU tells where reading goes on, and leaves where writing goes on to the ring itself.
-        let next = queue.used_idx(&memory, Ordering::Acquire).map_err(handler_error)?;
+        let next = queue.used_idx(&mapped, Ordering::Acquire).map_err(handler_error)?;
         queue.set_next_used(next.0);
         Ok(())
     }

@@ -13,27 +13,15 @@
 //! from the host before the guest has room for it, so the only bytes kept here
 //! are the guest's, at most [`credit::BUFFER`](super::credit::BUFFER) of them.
 
-use std::{
-    collections::VecDeque,
-    net::Shutdown,
-    os::{fd::AsRawFd, unix::net::UnixStream},
-};
+use std::os::unix::net::UnixStream;
 
-use nix::{
-    errno::Errno,
-    sys::{
-        epoll::EpollFlags,
-        socket::{MsgFlags, recv, send},
-    },
-};
+use nix::sys::epoll::EpollFlags;
 
 use super::{
     credit::{Account, BUFFER},
+    host::{Backlog, Host, Line, Received},
     packet::{FromGuest, MAX_PAYLOAD, NO_MORE_RECEIVE, NO_MORE_SEND, Op, Ports, ToGuest},
 };
-
-/// `CONNECT 4294967295` and its line end.
-const LONGEST_GREETING: usize = 32;
 
 const BOTH: u32 = NO_MORE_RECEIVE | NO_MORE_SEND;
 
@@ -68,16 +56,6 @@ struct Open {
     host_ended: bool,
 }
 
-/// The host program's socket and what its last events allow.
-#[derive(Debug)]
-struct Host {
-    stream: UnixStream,
-    readable: bool,
-    writable: bool,
-    /// Closed in both directions: whatever is sent there is lost.
-    gone: bool,
-}
-
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -92,7 +70,7 @@ impl Connection {
     /// A connection whose host program still has to name the guest's port.
     pub fn new(stream: UnixStream, host_port: u32) -> Self {
         Self {
-            host: Host { stream, readable: true, writable: true, gone: false },
+            host: Host::new(stream),
             ports: Ports { host: host_port, guest: 0 },
             phase: Phase::Greeting,
             queued: false,
@@ -115,10 +93,8 @@ impl Connection {
 
     /// Takes in what the host program's socket reports.
     pub fn host_event(&mut self, events: EpollFlags) {
-        let gone = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-        self.host.gone |= gone;
-        self.host.readable |= gone || events.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
-        self.host.writable |= events.intersects(EpollFlags::EPOLLOUT);
+        self.host.event(events);
+        let gone = self.host.gone;
         match &mut self.phase {
             Phase::Greeting => self.read_greeting(),
             Phase::Asking if gone => self.phase = Phase::Closed,
@@ -211,28 +187,18 @@ impl Connection {
         }
     }
 
-    /// Reads the line that names the port, and not a byte behind it.
     fn read_greeting(&mut self) {
-        let fd = self.host.stream.as_raw_fd();
-        let mut line = [0; LONGEST_GREETING];
-        let seen = match recv(fd, &mut line, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK) {
-            Err(Errno::EAGAIN | Errno::EINTR) => return,
-            Ok(0) | Err(_) => return self.phase = Phase::Closed,
-            Ok(seen) => &line[..seen],
+        self.phase = match self.host.read_line() {
+            Line::Unfinished => return,
+            Line::Is(line) => match wanted_port(&line) {
+                Some(port) => {
+                    self.ports.guest = port;
+                    Phase::Asking
+                }
+                None => Phase::Closed,
+            },
+            Line::Never => Phase::Closed,
         };
-        let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
-            if seen.len() == LONGEST_GREETING {
-                self.phase = Phase::Closed;
-            }
-            return;
-        };
-        match wanted_port(&seen[..end]) {
-            Some(port) if recv(fd, &mut line[..=end], MsgFlags::MSG_DONTWAIT) == Ok(end + 1) => {
-                self.ports.guest = port;
-                self.phase = Phase::Asking;
-            }
-            _ => self.phase = Phase::Closed,
-        }
     }
 }
 
@@ -307,8 +273,7 @@ impl Open {
     fn flush(&mut self, host: &mut Host) {
         self.account.consume(self.backlog.flush(host));
         if self.backlog.is_empty() && self.guest & NO_MORE_SEND != 0 {
-            // Fails only when the other end is gone, which an event reports too.
-            let _ = host.stream.shutdown(Shutdown::Write);
+            host.end();
         }
     }
 
@@ -343,79 +308,5 @@ impl Open {
             return Some(ToGuest { credit: self.account.tell(), ..ToGuest::bare(ports, Op::CreditUpdate) });
         }
         None
-    }
-}
-
-enum Received {
-    Bytes(usize),
-    Nothing,
-    End,
-}
-
-impl Host {
-    /// Sends what the socket takes and says how much that was.
-    fn send(&mut self, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        while self.writable && !self.gone && done < bytes.len() {
-            match send(self.stream.as_raw_fd(), &bytes[done..], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-                Ok(len) => done += len,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.writable = false,
-                Err(_) => self.gone = true,
-            }
-        }
-        done
-    }
-
-    fn receive(&mut self, data: &mut [u8]) -> Received {
-        match recv(self.stream.as_raw_fd(), data, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Received::End,
-            Ok(len) => Received::Bytes(len),
-            Err(Errno::EAGAIN) => {
-                self.readable = false;
-                Received::Nothing
-            }
-            Err(Errno::EINTR) => Received::Nothing,
-            Err(_) => {
-                self.gone = true;
-                Received::End
-            }
-        }
-    }
-}
-
-/// Bytes of the guest the host program has not taken yet.
-#[derive(Debug, Default)]
-struct Backlog(VecDeque<u8>);
-
-impl Backlog {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.0.extend(bytes);
-    }
-
-    /// Sends what the host takes, and drops everything when it is gone; the
-    /// number of bytes that went either way.
-    fn flush(&mut self, host: &mut Host) -> usize {
-        let before = self.0.len();
-        while !self.0.is_empty() {
-            let sent = host.send(self.0.as_slices().0);
-            if sent == 0 {
-                break;
-            }
-            self.0.drain(..sent);
-        }
-        if self.0.is_empty() || host.gone {
-            // Assigned, not cleared: an idle connection keeps no memory.
-            self.0 = VecDeque::new();
-        }
-        before - self.0.len()
     }
 }

@@ -47,9 +47,13 @@ use self::{
 mod backend;
 mod connection;
 mod credit;
+mod host;
+mod memory;
 mod packet;
 mod ring;
 mod switch;
+#[cfg(test)]
+mod tests;
 
 /// Tokens beyond host ports, which are 32 bits.
 const QEMU_KNOCKS: u64 = 1 << 32;

@@ -24,14 +24,17 @@ const CHAINS: usize = 256;
 /// Memory segments of one chain; Linux uses at most 19.
 const SEGMENTS: usize = 64;
 
+/// A chain's header and ring entries lie in a page of their own, more or less.
+const PAGE: usize = 4096;
+
 type Chain<'a> = DescriptorChain<&'a GuestMemoryMmap>;
 type RingError = virtio_queue::Error;
 
 /// What a pass over a ring came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Chains were given back to the guest.
-    pub moved: bool,
+    /// Guest memory touched, roughly; zero when no chain was given back.
+    pub touched: usize,
     /// The pass ended because it was long, not because there was no more to do.
     pub more: bool,
 }
@@ -106,9 +109,10 @@ impl Ring {
             let head = chain.head_index();
             if let Some((header, payload)) = read_packet(chain, memory, &mut scratch.0) {
                 switch.receive(&header, payload);
+                pass.touched += payload.len();
             }
             self.queue.add_used(memory, head, 0)?;
-            pass.moved = true;
+            pass.touched += PAGE;
         }
         pass.more = true;
         self.finish(memory, pass)
@@ -147,14 +151,14 @@ impl Ring {
                 return self.finish(memory, pass);
             };
             self.queue.add_used(memory, head, written as u32)?;
-            pass.moved = true;
+            pass.touched += PAGE + written;
         }
         pass.more = true;
         self.finish(memory, pass)
     }
 
     fn finish(&mut self, memory: &GuestMemoryMmap, pass: Pass) -> Result<Pass, RingError> {
-        if pass.moved {
+        if pass.touched > 0 {
             self.ring(memory)?;
         }
         Ok(pass)
