@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -54,6 +57,7 @@ pub struct Tail(Arc<Kept>);
 #[derive(Debug, Default)]
 struct Kept {
     lines: Mutex<VecDeque<String>>,
+    total: AtomicUsize,
     grown: Notify,
 }
 
@@ -61,6 +65,11 @@ impl Tail {
     /// The lines, oldest first.
     pub fn lines(&self) -> Vec<String> {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// How many lines there ever were.
+    pub fn total(&self) -> usize {
+        self.0.total.load(Ordering::Relaxed)
     }
 
     /// Waits for a line that contains `text`, one of those kept or a later one.
@@ -81,6 +90,7 @@ impl Tail {
         }
         lines.push_back(line.to_owned());
         drop(lines);
+        self.0.total.fetch_add(1, Ordering::Relaxed);
         self.0.grown.notify_waiters();
     }
 }
@@ -118,6 +128,6 @@ mod tests {
         let tail = Tail::default();
         (0..KEPT + 5).for_each(|n| tail.push(&n.to_string()));
         let lines = tail.lines();
-        assert_eq!((lines.len(), lines[0].as_str()), (KEPT, "5"));
+        assert_eq!((lines.len(), lines[0].as_str(), tail.total()), (KEPT, "5", KEPT + 5));
     }
 }

@@ -20,12 +20,13 @@ use super::{
     console::{self, Label},
     error::{BootError, Evidence, StopError},
     hotplug::Inventory,
+    kernel::clock_word,
     lines::Tail,
     process::{Exit, Launch, Process},
     qmp::{Client, Event, QmpError, RunState},
     socket,
     spec::{VmSpec, VsockDevice},
-    stderr,
+    stderr, sys,
 };
 use crate::deadline::Deadline;
 
@@ -103,6 +104,9 @@ async fn spawn(
         vsock: vsock(spec.vsock.take())?,
         share: spec.share.as_ref().map(|share| dial(share.socket.clone())).transpose()?,
     };
+    if let Some(word) = clock_word(spec.accelerator, sys::tsc_khz()) {
+        spec.boot.command_line = format!("{word} {}", spec.boot.command_line);
+    }
     let line = CommandLine::build(&mut spec, channels)?;
     let failed =
         |source| BootError::Spawn { binary: spec.binary.clone(), cure: "the host is out of descriptors", source };

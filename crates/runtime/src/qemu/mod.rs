@@ -5,6 +5,7 @@
 //! that comes from it, on control socket, standard error and console, is bounded
 //! and never trusted.
 
+pub mod accel;
 mod command;
 mod console;
 mod error;
@@ -17,6 +18,7 @@ mod qmp;
 mod socket;
 mod spec;
 mod stderr;
+mod sys;
 
 pub use self::{
     error::{BootError, Evidence, HotplugError, StopError},

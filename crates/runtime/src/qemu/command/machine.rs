@@ -9,6 +9,11 @@ use crate::qemu::{
 /// Parts of the board no guest of ours uses; each costs memory or boot time.
 const BOARD: &str = "q35,hpet=off,sata=off,smbus=off,usb=off,vmport=off,smm=off,graphics=off,i8042=off";
 
+/// The emulated processor: all that emulation knows, except features that make
+/// guest code choose what is fast on silicon and slow here (string instructions
+/// run byte by byte) or that cost time at each switch of tasks and have no users.
+const EMULATED: &str = "max,-erms,-fsrm,-mpx,-pku";
+
 pub(super) fn add(line: &mut CommandLine, spec: &VmSpec) -> Result<(), BootError> {
     // No files of the host's administrator, no default devices, nothing on screen, and a reset is an end.
     for flag in ["-no-user-config", "-nodefaults", "-nographic", "-no-reboot"] {
@@ -23,7 +28,7 @@ pub(super) fn add(line: &mut CommandLine, spec: &VmSpec) -> Result<(), BootError
 
     let (accelerator, mut cpu) = match spec.accelerator {
         Accelerator::Kvm => ("kvm".to_owned(), "host".to_owned()),
-        Accelerator::Tcg { tb_size } => (format!("tcg,thread=multi,tb-size={}", tb_size.0), "max".to_owned()),
+        Accelerator::Tcg { tb_size } => (format!("tcg,thread=multi,tb-size={}", tb_size.0), EMULATED.to_owned()),
     };
     append(&mut cpu, &spec.cpu_features);
     line.option("-accel", accelerator);
