@@ -42,16 +42,18 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    let first = std::process::id() == 1;
-    // The kernel hands words it does not know to process 1: none is an order.
-    if !first && std::env::args().nth(1).as_deref() == Some("init") {
+    // Before anything else: the builder of a container is process 1 as well, of the
+    // container's pid namespace.
+    if std::env::args().nth(1).as_deref() == Some("init") {
         return container::init::main();
     }
+    let first = std::process::id() == 1;
     let arguments = Arguments::parse(std::env::args().skip(1));
     if arguments.version {
         println!("kata-agent {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    // The kernel hands words it does not know to process 1: none is an order.
     if let Some(word) = arguments.unknown.as_ref().filter(|_| !first) {
         eprintln!("kata-agent: {word:?} is not understood; usage: kata-agent [--config FILE] [--version]");
         return ExitCode::from(2);

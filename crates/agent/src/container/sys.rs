@@ -159,9 +159,19 @@ pub fn replace(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
 }
 
-/// Gives SIGPIPE, which Rust programs ignore, its default action back, and
-/// blocks no signal.
+/// Gives signals that are ignored without the program's doing their default
+/// action back, and blocks none: Rust programs ignore SIGPIPE, and `posix_spawn`
+/// of the C library leaves its two internal signals ignored.
 pub fn reset_signals() -> io::Result<()> {
+    /// `SIGCANCEL` and `SIGSETXID` of glibc, which its `sigaction` refuses.
+    const INTERNAL: [libc::c_int; 2] = [32, 33];
+    /// Handler, flags, restorer and mask, all zero: the default action.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in INTERNAL {
+        let (action, old) = (DEFAULT.as_ptr(), std::ptr::null_mut::<u64>());
+        // SAFETY: `action` has the kernel's layout with a mask of eight bytes; the default action runs no code.
+        check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, size_of::<u64>()) })?;
+    }
     // SAFETY: the default action runs no code of ours.
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     SigSet::empty().thread_set_mask()?;

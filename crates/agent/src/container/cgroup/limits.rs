@@ -1,10 +1,10 @@
 //! OCI limits as the files of the unified hierarchy spell them.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use osc_agent_protocol::oci;
 
-use super::failed;
+use super::{failed, write};
 use crate::container::Result;
 
 /// A file and what to write into it.
@@ -18,7 +18,7 @@ type Setting = (String, String);
 pub fn apply(dir: &Path, resources: &oci::LinuxResources) -> Result<()> {
     for (file, value) in settings(resources) {
         let path = dir.join(&file);
-        match fs::write(&path, &value) {
+        match write(&path, &value) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && dir.exists() => {
                 tracing::debug!(file, value, "limit skipped: no such controller");

@@ -11,7 +11,8 @@ mod stats;
 pub mod events;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -93,12 +94,12 @@ impl Hierarchy {
             return;
         }
         let file = dir.join("cgroup.subtree_control");
-        if fs::write(&file, &self.enable).is_ok() {
+        if write(&file, &self.enable).is_ok() {
             return;
         }
         // One refused controller fails the whole write.
         for controller in self.enable.split(' ') {
-            if let Err(error) = fs::write(&file, controller) {
+            if let Err(error) = write(&file, controller) {
                 tracing::warn!(controller, path = %file.display(), error = %error, "controller not available");
             }
         }
@@ -168,7 +169,7 @@ impl Cgroup {
     fn write(&self, file: &str, value: &str) -> Result<()> {
         let Some(dir) = self.dir() else { return Ok(()) };
         let path = dir.join(file);
-        fs::write(&path, value).map_err(|source| failed("write", &path, source))
+        write(&path, value).map_err(|source| failed("write", &path, source))
     }
 
     /// Applies limits; those whose controller does not exist here are skipped.
@@ -206,7 +207,7 @@ impl Cgroup {
     pub fn kill(&self) -> Result<bool> {
         let Some(dir) = self.dir() else { return Ok(false) };
         let path = dir.join("cgroup.kill");
-        match fs::write(&path, "1") {
+        match write(&path, "1") {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Gone altogether, or a kernel before 5.14.
@@ -307,6 +308,11 @@ impl Place {
             }
         }
     }
+}
+
+/// Writes a file of the hierarchy, which cannot be made by writing it.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 fn collect_pids(dir: &Path, pids: &mut Vec<i32>) -> io::Result<()> {
