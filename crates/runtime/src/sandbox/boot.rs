@@ -22,7 +22,7 @@ use ttrpc::asynchronous::transport::Socket;
 use super::{
     Request, Shared,
     agent::{Agent, Limits},
-    cgroup,
+    cgroup::{self, Cgroups},
     error::SandboxError,
     held::{Held, describe},
     hooks::{self, Point},
@@ -32,9 +32,8 @@ use super::{
     record::Record,
 };
 use crate::{
-    config,
     deadline::Deadline,
-    qemu::{self, Accelerator, SharedFs},
+    qemu::{self, SharedFs},
     share::{DaemonSpec, Virtiofsd},
     spec::{self, Limits as SpecLimits, Size},
     vsock::Vsock,
@@ -42,8 +41,17 @@ use crate::{
 
 /// Fills in what the record has to know before anything is made.
 pub(super) fn plan(request: &Request, record: &mut Record) {
-    record.cgroups = groups(request);
     record.netns = netns(request);
+    record.cgroups = groups(request);
+    let cgroups = Cgroups::detect();
+    record.cgroup_parents = record.cgroups.iter().flat_map(|group| cgroups.missing_parents(group)).collect();
+    // What another sandbox made is ours to remove, too, should we be the last in it.
+    let others = Record::all(&request.dirs).into_iter().flat_map(|other| other.cgroup_parents);
+    let above = |parent: &PathBuf| record.cgroups.iter().any(|group| group.starts_with(parent));
+    let adopted: Vec<PathBuf> = others.filter(above).collect();
+    record.cgroup_parents.extend(adopted);
+    record.cgroup_parents.sort_by_key(|parent| std::cmp::Reverse(parent.components().count()));
+    record.cgroup_parents.dedup();
 }
 
 /// Control groups of the sandbox: the one everything runs in first.
@@ -52,6 +60,11 @@ fn groups(request: &Request) -> Vec<PathBuf> {
     let asked = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let own = cgroup::sandbox_group(asked, &request.id);
     if request.config.runtime.sandbox_cgroup_only { vec![own] } else { vec![cgroup::overhead_group(&request.id), own] }
+}
+
+/// The control group everything of the sandbox runs in.
+pub(super) fn main_group(request: &Request) -> PathBuf {
+    groups(request).swap_remove(0)
 }
 
 /// The network namespace the engine made for the pod.
@@ -81,8 +94,9 @@ pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) 
         tag: names::SHARE_TAG.to_owned(),
         queue_size: u16::try_from(request.config.hypervisor.virtio_fs.queue_size).unwrap_or(u16::MAX),
     };
+    let verdict = qemu::accel::resolve(&request.config.hypervisor, &request.dirs).await;
     let size = boot_size(request)?;
-    let parts = Parts { accelerator: accelerator(request), size, nics: Vec::new(), share };
+    let parts = Parts { accelerator: verdict.accelerator, size, nics: Vec::new(), share };
     let spec = machine::describe(request, vsock, parts)?;
     tracing::debug!(sandbox.id = %request.id, elapsed_ms = millis(began), "surroundings ready");
 
@@ -158,15 +172,6 @@ fn limits(request: &Request) -> Limits {
         request: agent.request_timeout,
         create: agent.create_container_timeout,
         health: agent.health_check_timeout,
-    }
-}
-
-fn accelerator(request: &Request) -> Accelerator {
-    match request.config.hypervisor.accelerator {
-        config::Accelerator::Kvm => Accelerator::Kvm,
-        config::Accelerator::Auto | config::Accelerator::Tcg => {
-            request.config.hypervisor.tcg_tb_size.map_or(Accelerator::TCG, |tb_size| Accelerator::Tcg { tb_size })
-        }
     }
 }
 

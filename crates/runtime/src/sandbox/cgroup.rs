@@ -19,6 +19,8 @@ use crate::id::SandboxId;
 const ROOT: &str = "/sys/fs/cgroup";
 /// Parent of the groups of everything that is not charged to pods.
 const OVERHEAD: &str = "kata_overhead";
+/// How often a group is made when somebody removes what is above it.
+const ATTEMPTS: u32 = 5;
 
 /// Version of the hierarchy a host runs its containers in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,30 @@ struct Hierarchy {
 pub struct Cgroups {
     version: Version,
     hierarchies: Vec<Hierarchy>,
+}
+
+impl Hierarchy {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|name| name == controller)
+    }
+
+    /// Makes the group `path`. A parent that was empty may be removed by the end of
+    /// another sandbox in between: then it is made again.
+    fn make(&self, path: &Path) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for _ in 0..ATTEMPTS {
+            outcome = if self.has("cpuset") {
+                make_cpuset(&self.mount, path)
+            } else {
+                fs::create_dir_all(self.mount.join(path))
+            };
+            match &outcome {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => break,
+            }
+        }
+        outcome
+    }
 }
 
 /// Resource usage of one group.
@@ -90,38 +116,17 @@ impl Cgroups {
     /// The first failure; groups made before it stay for [`remove`](Self::remove).
     pub fn enter(&self, path: &Path) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
-            let group = hierarchy.mount.join(path);
-            if hierarchy.controllers.split(',').any(|name| name == "cpuset") {
-                make_cpuset(&hierarchy.mount, path)?;
-            } else {
-                fs::create_dir_all(&group)?;
-            }
-            fs::write(group.join("cgroup.procs"), std::process::id().to_string())?;
+            hierarchy.make(path)?;
+            fs::write(hierarchy.mount.join(path).join("cgroup.procs"), std::process::id().to_string())?;
         }
         Ok(())
     }
 
-    /// Makes the group `path` and moves single threads there. Version 2 cannot
-    /// take threads into an ordinary group: nothing happens then.
-    ///
-    /// # Errors
-    /// The first failure.
-    pub fn place_threads(&self, path: &Path, threads: &[u32]) -> io::Result<()> {
-        if self.version == Version::V2 {
-            return Ok(());
-        }
-        for hierarchy in &self.hierarchies {
-            if hierarchy.controllers.split(',').any(|name| name == "cpuset") {
-                make_cpuset(&hierarchy.mount, path)?;
-            } else {
-                fs::create_dir_all(hierarchy.mount.join(path))?;
-            }
-            let tasks = hierarchy.mount.join(path).join("tasks");
-            for thread in threads {
-                fs::write(&tasks, thread.to_string())?;
-            }
-        }
-        Ok(())
+    /// Groups above `path` that do not exist in any hierarchy, deepest first.
+    pub fn missing_parents(&self, path: &Path) -> Vec<PathBuf> {
+        let parents = path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+        let there = |parent: &Path| self.hierarchies.iter().any(|hierarchy| hierarchy.mount.join(parent).exists());
+        parents.take_while(|parent| !there(parent)).map(Path::to_owned).collect()
     }
 
     /// Moves the calling process to where `home` says it was.
@@ -177,9 +182,8 @@ impl Cgroups {
     /// What the group `path` has used so far.
     pub fn usage(&self, path: &Path) -> Usage {
         let read = |controller: &str, file: &str| {
-            let hierarchy = self.hierarchies.iter().find(|hierarchy| {
-                self.version == Version::V2 || hierarchy.controllers.split(',').any(|name| name == controller)
-            })?;
+            let hierarchy =
+                self.hierarchies.iter().find(|hierarchy| self.version == Version::V2 || hierarchy.has(controller))?;
             fs::read_to_string(hierarchy.mount.join(path).join(file)).ok()
         };
         let number = |text: Option<String>| text.and_then(|text| text.trim().parse().ok()).unwrap_or_default();

@@ -83,10 +83,20 @@ pub async fn kill_recorded_shim(dirs: &Dirs, id: &SandboxId, by: Deadline) -> io
 /// Idempotent. The calling process must have left the sandbox's control groups.
 pub async fn cleanup(dirs: &Dirs, id: &SandboxId, by: Deadline) -> Vec<CleanupError> {
     let record = Record::load(dirs, id);
-    let groups = record.as_ref().map_or_else(|| vec![cgroup::overhead_group(id)], |record| record.cgroups.clone());
+    let (groups, parents) = match &record {
+        Some(record) => (record.cgroups.clone(), record.cgroup_parents.clone()),
+        None => (vec![cgroup::overhead_group(id)], Vec::new()),
+    };
     let mut failures = kill_processes(id, record.as_ref(), &groups, by).await;
     let (dirs, id) = (dirs.clone(), id.clone());
-    let removed = tokio::task::spawn_blocking(move || remove_files(&dirs, &id, &groups));
+    let removed = tokio::task::spawn_blocking(move || {
+        let failures = remove_files(&dirs, &id, &groups);
+        for parent in parents {
+            // Busy as long as another sandbox is in it, which then removes it.
+            let _ = Cgroups::detect().remove(&parent);
+        }
+        failures
+    });
     failures.extend(removed.await.unwrap_or_default());
     failures
 }

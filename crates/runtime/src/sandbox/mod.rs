@@ -125,6 +125,7 @@ struct Shared {
     /// Tasks that end with the sandbox.
     tasks: TaskTracker,
     agent_durations: Arc<Histogram>,
+    overhead: monitor::Overhead,
     oom: AsyncMutex<mpsc::Receiver<ContainerId>>,
 }
 
@@ -153,6 +154,7 @@ impl Sandbox {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             agent_durations: Arc::default(),
+            overhead: monitor::Overhead::default(),
             oom: AsyncMutex::new(oom_events),
         });
         tracing::debug!(sandbox.id = %id, root = %dirs.root().display(), "sandbox is being made");

@@ -36,8 +36,9 @@ pub(super) enum Command {
 
 /// Makes what must exist before the owner runs: the record, then the shared tree.
 pub(super) async fn prepare(request: &Request) -> Result<(Record, Share), SandboxError> {
-    let request = request.clone();
+    let wanted = request.clone();
     let work = move || {
+        let request = wanted;
         let mut record = Record::new(request.id.clone(), request.bundle.clone());
         record.shim = Identity::of(std::process::id()).ok();
         if !request.names.pod.is_empty() {
@@ -48,7 +49,18 @@ pub(super) async fn prepare(request: &Request) -> Result<(Record, Share), Sandbo
         let share = Share::create(&request.dirs, &request.id, &request.config.runtime.bind_mounts)?;
         Ok((record, share))
     };
-    boot::blocking(work).await
+    let prepared = boot::blocking(work).await;
+    if prepared.is_err() {
+        take_back(request).await;
+    }
+    prepared
+}
+
+/// Removes what the beginning of a failed sandbox left.
+async fn take_back(request: &Request) {
+    for failure in cleanup(&request.dirs, &request.id, Deadline::after(TEARDOWN)).await {
+        tracing::warn!(sandbox.id = %request.id, error = chain(&failure), "clean-up step failed");
+    }
 }
 
 /// Writes the record.
@@ -182,9 +194,7 @@ impl Owner {
         let by = Deadline::after(TEARDOWN);
         self.held.release(by).await;
         self.held.leave_groups(&self.shared.cgroups);
-        for failure in cleanup(&request.dirs, &request.id, by).await {
-            tracing::warn!(sandbox.id = %request.id, error = chain(&failure), "clean-up step failed");
-        }
+        take_back(request).await;
         self.shared.tasks.close();
     }
 }

@@ -41,6 +41,9 @@ pub struct Record {
     pub netns: Option<PathBuf>,
     /// Control groups made for the sandbox, relative to each hierarchy.
     pub cgroups: Vec<PathBuf>,
+    /// Groups above them that nobody else made, deepest first; they go when they
+    /// are empty.
+    pub cgroup_parents: Vec<PathBuf>,
     /// Where the agent is reached.
     pub agent_url: Option<String>,
 }
@@ -71,6 +74,7 @@ impl Record {
             virtiofsd: None,
             netns: None,
             cgroups: Vec::new(),
+            cgroup_parents: Vec::new(),
             agent_url: None,
         }
     }
@@ -96,6 +100,12 @@ impl Record {
     /// understood, in which case names alone have to do.
     pub fn load(dirs: &Dirs, id: &SandboxId) -> Option<Self> {
         Self::read(&dirs.sandbox(id).join(FILE)).filter(|record| record.id == *id)
+    }
+
+    /// The records of all sandboxes there are.
+    pub fn all(dirs: &Dirs) -> Vec<Self> {
+        let entries = fs::read_dir(dirs.sandboxes()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Self::read(&entry.path().join(FILE))).collect()
     }
 
     fn read(path: &Path) -> Option<Self> {

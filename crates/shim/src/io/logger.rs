@@ -55,8 +55,6 @@ fn pipe_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     #[tokio::test]
@@ -68,8 +66,8 @@ mod tests {
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let arguments = [dir.path().display().to_string()];
         let (mut child, mut out, mut err) = start("u", &script, &arguments, "c1", "ns").await.unwrap();
-        out.write(Bytes::from_static(b"hello")).await.unwrap();
-        err.write(Bytes::from_static(b"oops")).await.unwrap();
+        out.write(b"hello").await.unwrap();
+        err.write(b"oops").await.unwrap();
         drop((out, err));
         assert!(child.wait().await.unwrap().success());
         let seen = ["names", "out", "err"].map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap());

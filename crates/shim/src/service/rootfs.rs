@@ -234,9 +234,10 @@ mod tests {
     #[test]
     fn an_image_of_many_layers_is_mounted() {
         let dir = private();
+        let snapshots = dir.path().join("io.containerd.snapshotter.v1.overlayfs").join("snapshots");
         let layers: Vec<String> = (0..150)
             .map(|number| {
-                let layer = dir.path().join(format!("snapshots-with-a-long-name-{number}")).join("fs");
+                let layer = snapshots.join(number.to_string()).join("fs");
                 fs::create_dir_all(&layer).unwrap();
                 fs::write(layer.join(number.to_string()), "").unwrap();
                 layer.display().to_string()

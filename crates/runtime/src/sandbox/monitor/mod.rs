@@ -10,6 +10,7 @@
 //! | `/direct-volume/resize` | POST | changes the size of a volume |
 //! | `/policy` | PUT | replaces the request policy |
 
+mod overhead;
 mod routes;
 mod scrape;
 
@@ -19,6 +20,8 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use osc_agent_protocol::kind::chain;
 use tokio::{net::UnixListener, sync::Semaphore, task::JoinHandle};
+
+pub(super) use overhead::Overhead;
 
 use super::{Shared, boot};
 use crate::vsock::unix;

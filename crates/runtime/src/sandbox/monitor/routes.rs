@@ -1,6 +1,6 @@
 //! What the management socket answers.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -39,7 +39,7 @@ impl<E: Into<SandboxError>> From<E> for Refused {
 }
 
 /// Answers one request.
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     match route(shared, request).await {
         Ok(answer) => answer,
         Err(Refused::Path) => plain(StatusCode::NOT_FOUND, "no such page\n"),
@@ -61,7 +61,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-async fn route(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Refused> {
+async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Answer, Refused> {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     match (path.as_str(), method) {
         ("/metrics", Method::GET) => Ok(plain(StatusCode::OK, scrape::scrape(shared).await)),

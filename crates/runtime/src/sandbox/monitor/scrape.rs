@@ -1,16 +1,19 @@
 //! The metrics of one sandbox: agent and guest, then the processes on the host.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use osc_agent_protocol::{agent::GetMetricsRequest, kind::chain};
 
-use super::super::{
-    Phase, Shared,
-    metrics::{Extent, Process, Text},
+use super::{
+    super::{
+        Phase, Shared,
+        metrics::{Extent, Process, Text},
+    },
+    overhead,
 };
 
 /// All of it, as Prometheus text. What cannot be had is left out.
-pub(super) async fn scrape(shared: &Shared) -> String {
+pub(super) async fn scrape(shared: &Arc<Shared>) -> String {
     let mut text = Text::default();
     let running = matches!(*shared.phase.borrow(), Phase::Running { .. });
     if let (true, Some(agent)) = (running, shared.agent.get()) {
@@ -32,6 +35,7 @@ pub(super) async fn scrape(shared: &Shared) -> String {
     if let Err(error) = Process::new(std::process::id()).render_standard(&mut text) {
         tracing::debug!(error = chain(&error), "no metrics of this process");
     }
+    overhead::render(shared, &mut text);
     let help = "Requests of the container engine, in milliseconds.";
     shared.request.durations.render(&mut text, "kata_shim_rpc_durations_histogram_milliseconds", help);
     let help = "Calls to the agent, in milliseconds.";
