@@ -13,6 +13,9 @@ pub struct Machine {
     pub snapshotter: &'static str,
     /// The kata shim.
     pub shim: PathBuf,
+    /// Whether we may make processes less likely to be killed than ourselves
+    /// (`CAP_SYS_RESOURCE`), as the sandbox container normally is.
+    pub lowers_oom_score: bool,
 }
 
 /// Image of the sandbox container; made by [`super::pause`], never pulled.
@@ -44,6 +47,7 @@ disabled_plugins = [
   sandbox_image = "{PAUSE_IMAGE}"
   systemd_cgroup = false
   netns_mounts_under_state_dir = true
+  restrict_oom_score_adj = {restrict_oom_score}
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   [{cri}.cni]
@@ -71,6 +75,7 @@ disabled_plugins = [
         socket = quote(&paths.socket()),
         cni_bin = quote(&machine.cni_bin),
         cni_conf = quote(&paths.cni_conf()),
+        restrict_oom_score = !machine.lowers_oom_score,
         snapshotter = machine.snapshotter,
         runc_root = quote(&paths.live().join("runc")),
         shim = quote(&machine.shim),
@@ -91,8 +96,12 @@ mod tests {
 
     #[test]
     fn nothing_in_it_points_outside_the_root() {
-        let machine =
-            Machine { cni_bin: "/usr/lib/cni".into(), snapshotter: "overlayfs", shim: "/x/containerd-shim".into() };
+        let machine = Machine {
+            cni_bin: "/usr/lib/cni".into(),
+            snapshotter: "overlayfs",
+            shim: "/x/containerd-shim".into(),
+            lowers_oom_score: true,
+        };
         let text = render(&Paths::new(Dirs::new("/tmp/root")), &machine);
         let outside: Vec<_> = text
             .lines()

@@ -180,6 +180,7 @@ impl Engine {
                 .ok_or(EngineError::Missing { program: "CNI plugin bridge", package: "containernetworking-plugins" })?,
             snapshotter: if mounts::overlay_works(&paths.content()) { "overlayfs" } else { "native" },
             shim: kata.shim.clone(),
+            lowers_oom_score: process::has_capability(process::CAP_SYS_RESOURCE),
         };
         fs::write(paths.config(), config::render(paths, &machine)).map_err(io("write", paths.config()))
     }

@@ -102,6 +102,16 @@ pub async fn gone(pid: Pid, deadline: Deadline) -> bool {
     }
 }
 
+/// Number of the capability in capabilities(7).
+pub const CAP_SYS_RESOURCE: u32 = 24;
+
+/// Whether this process has a capability, and so has what it starts.
+pub fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << number) != 0)
+}
+
 /// Directories programs are searched in: ours first, and those of the system
 /// even when the caller's `PATH` leaves them out.
 fn search_path() -> std::ffi::OsString {

@@ -6,6 +6,13 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::Pid,
+};
 use osc_runtime::deadline::Deadline;
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
@@ -30,6 +37,7 @@ pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError>
         note(&mut left, &dir, unmount_below(&dir));
     }
     remove_network(paths).await;
+    end_cgroup(paths).await;
     for root in cgroup_roots() {
         let dir = root.join(paths.cgroup().strip_prefix("/").unwrap_or(&paths.cgroup()));
         note(&mut left, &dir, remove_cgroup(&dir));
@@ -57,12 +65,42 @@ fn task_ids(paths: &Paths) -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Shims carry the engine's socket on their command line; their children are
-/// killed by the kernel with the cgroup or end with their parent.
+/// Shims carry the engine's socket on their command line.
 async fn end_shims(paths: &Paths) {
     for pid in process::with_argument(&paths.socket().to_string_lossy()) {
         if !process::end(pid, Deadline::after(KILL)).await {
             tracing::warn!(pid = pid.as_raw(), "shim does not end");
+        }
+    }
+}
+
+/// Kills what still runs in the cgroups of pods, containers above all: without
+/// their shim nobody else does. Again until nothing is left, as they may fork.
+async fn end_cgroup(paths: &Paths) {
+    let deadline = Deadline::after(KILL);
+    loop {
+        let mut pids = Vec::new();
+        for root in cgroup_roots() {
+            processes_below(&root.join(paths.cgroup().strip_prefix("/").unwrap_or(&paths.cgroup())), &mut pids);
+        }
+        if pids.is_empty() || deadline.passed() {
+            return;
+        }
+        for pid in pids {
+            let _ = kill(pid, Signal::SIGKILL); // it may have just ended
+            process::gone(pid, deadline).await;
+        }
+    }
+}
+
+fn processes_below(cgroup: &Path, pids: &mut Vec<Pid>) {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let found = text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw);
+    // Zombies stay in their cgroup until they are reaped, which is not ours to do.
+    pids.extend(found.filter(|pid| !process::command_line(pid.as_raw()).is_empty()));
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes_below(&entry.path(), pids);
         }
     }
 }
@@ -105,11 +143,23 @@ fn link_exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
-/// Roots of all cgroup hierarchies, version 1 and 2.
+/// Roots of all cgroup hierarchies, version 1 and 2, that can be reached. The
+/// table of mounts also has those that another mount hides.
 pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let lines = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    lines.filter(|f| f.len() > 2 && f[2].starts_with("cgroup")).map(|f| PathBuf::from(f[1])).collect()
+    let kinds = [("cgroup", CGROUP_SUPER_MAGIC), ("cgroup2", CGROUP2_SUPER_MAGIC)];
+    let mut roots: Vec<PathBuf> = Vec::new();
+    for fields in table.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
+        let (Some(at), Some(kind)) = (fields.get(1).map(PathBuf::from), fields.get(2)) else { continue };
+        let Some((_, magic)) = kinds.iter().find(|(name, _)| name == kind) else { continue };
+        // Only a cgroup that is not the root of its hierarchy has a type.
+        let reached =
+            statfs(&at).is_ok_and(|found| found.filesystem_type() == *magic) && !at.join("cgroup.type").exists();
+        if reached && !roots.contains(&at) {
+            roots.push(at);
+        }
+    }
+    roots
 }
 
 /// Removes a cgroup and those below it. A cgroup that still has processes stays.

@@ -32,7 +32,8 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
     let uid = meta.uid.clone().unwrap_or_else(|| derive_uid(&namespace, &name));
     problems.unless(is_label(&uid), "metadata.uid", format!("{uid:?} is not usable as a file name"));
     let hostname = spec.hostname.clone().unwrap_or_else(|| default_hostname(&name));
-    problems.unless(is_label(&hostname), "spec.hostname", format!("{hostname:?} is not a DNS label"));
+    let usable = spec.hostname.is_none() || is_label(&hostname);
+    problems.unless(usable, "spec.hostname", format!("{hostname:?} is not a DNS label"));
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let volumes = volume::volumes(spec.volumes.as_deref().unwrap_or_default(), problems);
     let facts = container::PodFacts { meta, spec, uid: &uid, security: &pod_security, volumes: &volumes };
