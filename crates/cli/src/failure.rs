@@ -1,6 +1,10 @@
 //! Failed commands: how they are printed and what the shell sees.
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{Write, stderr},
+    process::ExitCode,
+};
 
 use osc_agent_protocol::{Kind, kind::chain};
 use osc_guest_image::{BuildError, ManifestError};
@@ -27,7 +31,8 @@ impl Failure {
 
     /// Prints the error with its causes and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("osc: {}", chain(&*self.error));
+        // With stderr closed, the exit code still tells.
+        drop(writeln!(stderr(), "osc: {}", chain(&*self.error)));
         ExitCode::from(exit_code(self.kind))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr},
     time::Duration,
 };
 
@@ -39,7 +39,8 @@ impl Progress {
         match &self.spinner {
             Some(spinner) => spinner.set_message(what.to_string()),
             None if !self.lines => {}
-            None => eprintln!("{what}"),
+            // A closed stderr must not end the work that is reported on.
+            None => drop(writeln!(stderr(), "{what}")),
         }
     }
 }

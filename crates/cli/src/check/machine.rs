@@ -34,27 +34,6 @@ pub fn architecture() -> Finding {
     }
 }
 
-/// Number and virtualisation extensions of the processors.
-pub fn processor() -> Finding {
-    judge_processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
-}
-
-fn judge_processor(cpuinfo: &str) -> Finding {
-    let name = "processor";
-    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':')).map_or("", |pair| pair.1);
-    let extension = flags.split_whitespace().find(|flag| matches!(*flag, "vmx" | "svm"));
-    match extension {
-        Some(extension) => Finding::ok(name, format!("{count} with {extension}")),
-        None => Finding::warning(
-            name,
-            format!("{count} without vmx or svm"),
-            "enable virtualization in the firmware, or nested virtualization in the host of this machine; \
-             without it sandboxes are emulated, several times slower",
-        ),
-    }
-}
-
 /// Memory for one sandbox of the configured size.
 pub fn memory(config: Option<&Config>) -> Finding {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -145,16 +124,6 @@ pub fn vsock() -> Finding {
 mod tests {
     use super::*;
     use crate::check::finding::Verdict;
-
-    #[test]
-    fn processors_without_extensions_are_a_warning() {
-        for (flags, want) in [("fpu vmx sse", Verdict::Ok), ("svm", Verdict::Ok), ("fpu novmx", Verdict::Warning)] {
-            let cpuinfo = format!("processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\nflags\t\t: {flags}\n");
-            let finding = judge_processor(&cpuinfo);
-            assert_eq!(finding.verdict, want, "{flags}");
-            assert!(finding.found.starts_with("2 with"), "{}", finding.found);
-        }
-    }
 
     #[test]
     fn memory_is_compared_with_one_sandbox() {

@@ -5,6 +5,7 @@
 //! own. What merely costs speed or comfort is a warning and does not change the
 //! exit code.
 
+mod accelerator;
 mod engine;
 mod finding;
 mod guest;
@@ -62,7 +63,6 @@ async fn examine(context: &Context) -> Vec<Finding> {
     let mut findings = vec![machine::privileges(), machine::architecture()];
     let (config, finding) = configuration(context);
     findings.push(finding);
-    findings.push(machine::processor());
     progress.step("looking at memory and disks");
     findings.push(machine::memory(config.as_ref()));
     findings.push(machine::disk(&context.dirs));
@@ -72,7 +72,14 @@ async fn examine(context: &Context) -> Vec<Finding> {
         findings.push(tool::qemu(&config.hypervisor.path).await);
         findings.push(tool::virtiofsd(&config.hypervisor.virtio_fs.daemon).await);
         progress.step("verifying the guest image");
-        findings.push(guest::image(config));
+        let image = guest::image(config);
+        let bootable = image.verdict == Verdict::Ok;
+        findings.push(image);
+        // The trial boots the guest, so without one there is nothing to learn.
+        if bootable {
+            progress.step("finding out whether KVM boots the guest");
+            findings.push(accelerator::accelerator(config, &context.dirs).await);
+        }
     }
     findings.push(machine::vsock());
     progress.step("setting up a network to try it");
