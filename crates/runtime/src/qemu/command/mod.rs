@@ -100,3 +100,6 @@ fn plain(path: &Path) -> Result<&str, BootError> {
 fn listed(path: &Path) -> Result<String, BootError> {
     Ok(plain(path)?.replace(',', ",,"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,3 +64,6 @@ impl QmpError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
