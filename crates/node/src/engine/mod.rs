@@ -78,8 +78,8 @@ impl Engine {
         process::find(&self.paths).map(|_| Client::new(&self.paths.socket()))
     }
 
-    /// Adopts the running engine, or starts it. The kata configuration is
-    /// rewritten in both cases: shims read it when a pod starts.
+    /// Adopts the running engine, or starts it. The kata configuration is brought
+    /// up to date in both cases: shims read it when a pod starts.
     ///
     /// # Errors
     /// [`EngineError`]; a containerd started in vain is ended again.
@@ -153,8 +153,13 @@ impl Engine {
         }
     }
 
+    /// Installs the kata configuration, or brings ours up to date. One that
+    /// somebody else wrote is used as it is.
     fn write_kata(&self, kata: &Kata) -> Result<(), EngineError> {
         let file = self.paths.kata_config();
+        if file.exists() && !is_ours(&file, kata) {
+            return Ok(());
+        }
         let dir = file.with_file_name("config.d");
         fs::create_dir_all(&dir).map_err(io("create", &dir))?;
         fs::write(&file, &kata.configuration).map_err(io("write", &file))
@@ -224,4 +229,10 @@ impl Engine {
         let _ = fs::remove_file(&file); // removed by the next stop otherwise
         imported.map(drop)
     }
+}
+
+/// Whether a configuration is one this project wrote: they all begin alike.
+fn is_ours(file: &std::path::Path, kata: &Kata) -> bool {
+    let first_line = kata.configuration.lines().next().unwrap_or_default();
+    fs::read_to_string(file).is_ok_and(|text| text.lines().next() == Some(first_line))
 }

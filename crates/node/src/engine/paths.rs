@@ -101,10 +101,11 @@ impl Paths {
         self.dirs.state().join("subnets.json")
     }
 
-    /// Configuration the kata shim is started with; `config.d` beside it is the
-    /// administrator's.
+    /// Configuration the kata shim is started with: the one that is installed, or
+    /// the place where ours goes. `config.d` beside it is the administrator's.
     pub fn kata_config(&self) -> PathBuf {
-        self.dirs.state().join("kata/configuration.toml")
+        let installed = self.dirs.configurations().into_iter().find(|file| file.exists());
+        installed.unwrap_or_else(|| self.dirs.root().join("etc/kata-containers/configuration.toml"))
     }
 
     /// Records and volumes of pods.

@@ -13,11 +13,13 @@ use nix::{
     },
     unistd::Pid,
 };
-use osc_runtime::deadline::Deadline;
+use osc_agent_protocol::kind::chain;
+use osc_runtime::{deadline::Deadline, id::SandboxId, sandbox};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use super::{
+    POLL,
     error::EngineError,
     mounts::{below, unmount_below},
     paths::Paths,
@@ -37,11 +39,8 @@ pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError>
         note(&mut left, &dir, unmount_below(&dir));
     }
     remove_network(paths).await;
-    end_cgroup(paths).await;
-    for root in cgroup_roots() {
-        let dir = root.join(paths.cgroup().strip_prefix("/").unwrap_or(&paths.cgroup()));
-        note(&mut left, &dir, remove_cgroup(&dir));
-    }
+    remove_sandboxes(paths, &tasks, &mut left).await;
+    remove_cgroups(paths, &mut left).await;
     let run = paths.dirs().run();
     note(&mut left, &run, remove_tree(&run));
     let _ = fs::remove_file(paths.short_run()); // mostly not there
@@ -74,30 +73,42 @@ async fn end_shims(paths: &Paths) {
     }
 }
 
-/// Kills what still runs in the cgroups of pods, containers above all: without
-/// their shim nobody else does. Again until nothing is left, as they may fork.
-async fn end_cgroup(paths: &Paths) {
+/// Cleans up after the shims of virtual machines. Container ids are those of
+/// sandboxes too, and cleaning up after one that never was does nothing.
+async fn remove_sandboxes(paths: &Paths, tasks: &[String], left: &mut Vec<String>) {
+    for id in tasks.iter().filter_map(|id| SandboxId::new(id.clone()).ok()) {
+        if paths.dirs().sandbox(&id).exists() || paths.dirs().share(&id).exists() {
+            let failures = sandbox::cleanup(paths.dirs(), &id, Deadline::after(KILL)).await;
+            left.extend(failures.iter().map(|failure| format!("sandbox {id} ({})", chain(failure))));
+        }
+    }
+}
+
+/// Kills what still runs in the cgroups of pods, containers above all, as without
+/// their shim nobody else does, and removes the cgroups. Again until nothing is
+/// left: processes may fork, and take their time to go.
+async fn remove_cgroups(paths: &Paths, left: &mut Vec<String>) {
     let deadline = Deadline::after(KILL);
-    loop {
-        let mut pids = Vec::new();
-        for root in cgroup_roots() {
-            processes_below(&root.join(paths.cgroup().strip_prefix("/").unwrap_or(&paths.cgroup())), &mut pids);
+    let cgroup = paths.cgroup();
+    for dir in cgroup_roots().iter().map(|root| root.join(cgroup.strip_prefix("/").unwrap_or(&cgroup))) {
+        let mut result = remove_cgroup(&dir);
+        while result.is_err() && !deadline.passed() {
+            let mut pids = Vec::new();
+            processes_below(&dir, &mut pids);
+            for pid in pids {
+                let _ = kill(pid, Signal::SIGKILL); // it may have just ended
+            }
+            tokio::time::sleep(POLL).await;
+            result = remove_cgroup(&dir);
         }
-        if pids.is_empty() || deadline.passed() {
-            return;
-        }
-        for pid in pids {
-            let _ = kill(pid, Signal::SIGKILL); // it may have just ended
-            process::gone(pid, deadline).await;
-        }
+        note(left, &dir, result);
     }
 }
 
 fn processes_below(cgroup: &Path, pids: &mut Vec<Pid>) {
     let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     let found = text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).map(Pid::from_raw);
-    // Zombies stay in their cgroup until they are reaped, which is not ours to do.
-    pids.extend(found.filter(|pid| !process::command_line(pid.as_raw()).is_empty()));
+    pids.extend(found);
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             processes_below(&entry.path(), pids);
