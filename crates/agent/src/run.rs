@@ -53,7 +53,8 @@ pub async fn run(config: Config, log: &Log, init: bool) -> Result<(), RunError> 
     let stop = CancellationToken::new();
     let reaper = Reaper::start().map_err(RunError::Reaper)?;
     let uevents = Uevents::default();
-    let devices = Arc::new(Devices::new(uevents.clone(), config.hotplug_timeout));
+    let devices = Devices::new(uevents.clone(), config.hotplug_timeout).loading_drivers(reaper.clone());
+    let devices = Arc::new(devices);
     let pipe_size = u32::try_from(config.container_pipe_size).ok().filter(|bytes| *bytes > 0);
     let launcher = Launcher::new(OWN_PROGRAM, Path::new(names::GUEST_RUN_DIR), reaper.clone())
         .map_err(RunError::Launcher)?

@@ -6,6 +6,7 @@
 //! device that came early, late or twice is all the same.
 
 mod address;
+mod driver;
 mod rewrite;
 mod uevent;
 
@@ -17,6 +18,8 @@ use std::{
 
 use osc_agent_protocol::{Kind, agent, oci};
 use tokio::time::{Instant, timeout_at};
+
+use crate::container::reaper::Reaper;
 
 pub use address::{Address, BadAddress, PciPath};
 pub use uevent::Uevents;
@@ -94,12 +97,21 @@ pub struct Devices {
     nodes: PathBuf,
     uevents: Uevents,
     patience: Duration,
+    /// Runs the program that loads drivers; `None` leaves drivers alone.
+    loader: Option<Reaper>,
 }
 
 impl Devices {
     /// Finds devices of the running kernel, waiting up to `patience` for each.
     pub fn new(uevents: Uevents, patience: Duration) -> Self {
-        Self { sysfs: "/sys".into(), nodes: "/dev".into(), uevents, patience }
+        Self { sysfs: "/sys".into(), nodes: "/dev".into(), uevents, patience, loader: None }
+    }
+
+    /// Loads drivers of disks when they are first needed.
+    #[must_use]
+    pub fn loading_drivers(mut self, reaper: Reaper) -> Self {
+        self.loader = Some(reaper);
+        self
     }
 
     /// Waits for the block device at `address`.
@@ -107,6 +119,11 @@ impl Devices {
     /// # Errors
     /// [`DeviceError`] when the time is up or the kernel's description is odd.
     pub async fn block(&self, address: &Address) -> Result<Block, DeviceError> {
+        if let Some(reaper) = &self.loader
+            && address.block_directory(&self.sysfs).is_none()
+        {
+            driver::load_for(address, reaper).await;
+        }
         if let Address::Scsi { target, lun } = address {
             self.scan_scsi(*target, *lun)?;
         }
@@ -197,7 +214,7 @@ mod tests {
         }
 
         fn devices(&self, uevents: Uevents, patience: Duration) -> Devices {
-            Devices { sysfs: self.0.join("sys"), nodes: self.0.join("dev"), uevents, patience }
+            Devices { sysfs: self.0.join("sys"), nodes: self.0.join("dev"), uevents, patience, loader: None }
         }
 
         fn write(&self, path: &str, text: &str) {
