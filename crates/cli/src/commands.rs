@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{Context, Failure, check, guest, image};
+use crate::{Context, Failure, check, down, exec, guest, image, logs, ps, run};
 
 /// Run Kubernetes pods in virtual machines of their own.
 ///
@@ -31,6 +31,8 @@ const FIRST_STEPS: &str = "\
 First steps:
   osc check                 see whether this machine can run sandboxes
   osc guest build           build the kernel and initramfs of the sandboxes
+  osc run -it localhost/busybox sh
+  osc down                  delete and stop everything
 
 Exit codes:
   0 success, 1 the answer is no, 2 wrong command line, 65 invalid input,
@@ -41,6 +43,16 @@ Exit codes:
 pub enum Command {
     /// See whether this machine can run sandboxes
     Check(check::Check),
+    /// Run pods, each in a sandbox of its own
+    Run(run::Run),
+    /// List the pods that were run here
+    Ps(ps::Ps),
+    /// Print what a container wrote
+    Logs(logs::Logs),
+    /// Run a command in a container
+    Exec(exec::Exec),
+    /// Delete pods, or everything that runs here
+    Down(down::Down),
     /// Build or look at the guest image
     #[command(subcommand)]
     Guest(guest::Command),
@@ -56,6 +68,11 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Check(args) => args.run(context).await,
+            Self::Run(args) => args.run(context).await,
+            Self::Ps(args) => args.run(context).await,
+            Self::Logs(args) => args.run(context).await,
+            Self::Exec(args) => args.run(context).await,
+            Self::Down(args) => args.run(context).await,
             Self::Guest(command) => command.run(context).await,
             Self::Image(command) => command.run(context).await,
             Self::Completions(args) => {

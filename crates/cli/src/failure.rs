@@ -8,6 +8,12 @@ use std::{
 
 use osc_agent_protocol::{Kind, kind::chain};
 use osc_guest_image::{BuildError, ManifestError};
+use osc_node::{
+    cri::CriError,
+    engine::EngineError,
+    pod::{ManifestError as PodManifestError, PodError},
+    stream::StreamError,
+};
 
 use crate::image::ImageError;
 
@@ -72,4 +78,13 @@ macro_rules! from_library_error {
     )*};
 }
 
-from_library_error!(BuildError, ManifestError, ImageError);
+from_library_error!(
+    BuildError,
+    ManifestError,
+    ImageError,
+    CriError,
+    EngineError,
+    PodError,
+    PodManifestError,
+    StreamError,
+);

@@ -3,11 +3,18 @@
 
 mod check;
 mod commands;
+mod down;
+mod exec;
 mod failure;
 mod guest;
 mod image;
+mod logs;
+mod node;
 pub mod output;
 pub mod progress;
+mod ps;
+mod run;
+mod terminal;
 
 use std::{
     io::{IsTerminal, stderr},

@@ -157,7 +157,7 @@ async fn exec_carries_input_output_and_exit_code() {
     // More than any buffer on the way holds, ended by an end of input.
     let big: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let request = ExecRequest {
-        container_id: summary.containers["c"].clone(),
+        container_id: summary.containers["c"].id.clone(),
         cmd: ["sh", "-c", "cat; echo err >&2; exit 7"].map(String::from).to_vec(),
         stdin: true,
         stdout: true,

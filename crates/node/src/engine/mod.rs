@@ -16,6 +16,7 @@
 mod config;
 mod error;
 mod images;
+mod kata;
 mod mounts;
 mod network;
 mod paths;
@@ -31,6 +32,7 @@ use osc_runtime::{deadline::Deadline, dirs::Dirs};
 use crate::cri::{Client, CriError};
 pub use config::PAUSE_IMAGE;
 pub use error::EngineError;
+pub use kata::Kata;
 pub(crate) use mounts::{below, unmount_below};
 pub use paths::Paths;
 pub(crate) use sweep::{cgroup_roots, remove_cgroup};
@@ -46,15 +48,6 @@ const LOCK: Duration = Duration::from_secs(90);
 const STOP: Duration = Duration::from_secs(20);
 /// Pace of questions that have no event to wait for.
 const POLL: Duration = Duration::from_millis(25);
-
-/// What the `kata` runtime of the engine needs.
-#[derive(Clone, Debug)]
-pub struct Kata {
-    /// The shim executable.
-    pub shim: PathBuf,
-    /// Text of the configuration file it is started with.
-    pub configuration: String,
-}
 
 /// One private engine; running or not.
 #[derive(Clone, Debug)]

@@ -34,7 +34,7 @@ mod volumes;
 pub use error::PodError;
 pub use manifest::Manifest;
 pub use next::{Attempt, Phase, Sandbox, Seen, State};
-pub use pods::{Pods, Summary};
+pub use pods::{Pods, Summary, forget_all};
 pub use problem::{ManifestError, Problem};
 pub use record::{Hold, Record, Store};
 pub use resources::{Qos, qos};

@@ -41,6 +41,25 @@ pub struct Pods {
     store: Store,
 }
 
+/// Removes volumes, logs and records of all pods of an engine that has been
+/// stopped: nothing of them runs any more.
+///
+/// # Errors
+/// [`PodError::Left`] for the first pod of which something is left; the others are
+/// tried all the same.
+pub async fn forget_all(paths: &Paths) -> Result<(), PodError> {
+    let store = Store::new(paths);
+    let mut result = Ok(());
+    for record in store.list() {
+        let place = Place::new(paths, &record.uid, &record.full_name(), &record.handler);
+        let what = remove_files(&store, &place, &record).await;
+        if result.is_ok() && !what.is_empty() {
+            result = Err(PodError::Left { pod: record.full_name(), what });
+        }
+    }
+    result
+}
+
 /// A pod as `osc ps` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -64,8 +83,62 @@ pub struct Summary {
     pub sandbox: Option<String>,
     /// When it was asked for, in seconds since 1970.
     pub created: u64,
-    /// Containers by name with their ids.
-    pub containers: HashMap<String, String>,
+    /// Containers that exist, by name.
+    pub containers: HashMap<String, ContainerSummary>,
+}
+
+/// A container of a [`Summary`].
+#[derive(Clone, Debug, Serialize)]
+pub struct ContainerSummary {
+    /// Its id.
+    pub id: String,
+    /// Whether it runs.
+    pub running: bool,
+    /// Its exit code, once it ended.
+    pub exit_code: Option<i32>,
+}
+
+impl Summary {
+    /// All that is known about a pod whose engine does not run.
+    pub fn without_engine(record: &Record) -> Self {
+        Self::new(record, &Seen::default(), "Unknown", Vec::new())
+    }
+
+    fn new(record: &Record, seen: &Seen, status: &'static str, addresses: Vec<IpAddr>) -> Self {
+        let container = |attempt: &Attempt| ContainerSummary {
+            id: attempt.id.clone(),
+            running: attempt.state == State::Running,
+            exit_code: match attempt.state {
+                State::Exited { code, .. } => Some(code),
+                State::Created | State::Running => None,
+            },
+        };
+        let containers: HashMap<_, _> =
+            seen.containers.iter().map(|(name, attempt)| (name.clone(), container(attempt))).collect();
+        let names = record.container_names();
+        let running = |name: &str| containers.get(name).is_some_and(|container| container.running);
+        Self {
+            namespace: record.namespace.clone(),
+            name: record.name.clone(),
+            uid: record.uid.clone(),
+            runtime: record.handler.clone(),
+            status,
+            ready: (names.iter().filter(|&name| running(name)).count(), names.len()),
+            restarts: seen.containers.values().map(|attempt| attempt.number).sum(),
+            addresses,
+            sandbox: match &seen.sandbox {
+                Sandbox::Absent => None,
+                Sandbox::Dead { id } | Sandbox::Ready { id } => Some(id.clone()),
+            },
+            created: record.created,
+            containers,
+        }
+    }
+
+    /// Whether a container runs.
+    pub fn is_running(&self, container: &str) -> bool {
+        self.containers.get(container).is_some_and(|container| container.running)
+    }
 }
 
 impl Pods {
@@ -153,26 +226,12 @@ impl Pods {
     /// When the engine does not answer.
     pub async fn summary(&self, record: &Record) -> Result<Summary, PodError> {
         let seen = observe(&self.client, &record.uid).await?;
-        let expected = record.manifest["spec"]["containers"].as_array().map_or(0, Vec::len);
-        let (status, running) = judge(&seen, expected);
-        let (sandbox, addresses) = match &seen.sandbox {
-            Sandbox::Absent => (None, Vec::new()),
-            Sandbox::Dead { id } => (Some(id.clone()), Vec::new()),
-            Sandbox::Ready { id } => (Some(id.clone()), addresses(&self.client, id).await.unwrap_or_default()),
+        let addresses = match &seen.sandbox {
+            Sandbox::Ready { id } => addresses(&self.client, id).await.unwrap_or_default(), // it may die just now
+            Sandbox::Absent | Sandbox::Dead { .. } => Vec::new(),
         };
-        Ok(Summary {
-            namespace: record.namespace.clone(),
-            name: record.name.clone(),
-            uid: record.uid.clone(),
-            runtime: record.handler.clone(),
-            status,
-            ready: (running, expected),
-            restarts: seen.containers.values().map(|attempt| attempt.number).sum(),
-            addresses,
-            sandbox,
-            created: record.created,
-            containers: seen.containers.iter().map(|(name, attempt)| (name.clone(), attempt.id.clone())).collect(),
-        })
+        let status = judge(&seen, record.container_names().len());
+        Ok(Summary::new(record, &seen, status, addresses))
     }
 
     /// Deletes a pod somebody else may look after: that process is asked to let
@@ -213,13 +272,29 @@ impl Pods {
             );
         }
         if left.is_empty() {
-            left.extend(self.remove_files(record).await);
+            left.extend(remove_files(&self.store, &self.place(record), record).await);
         }
         if left.is_empty() {
             drop(hold);
             return Ok(());
         }
         Err(PodError::Left { pod: record.full_name(), what: left })
+    }
+
+    /// Removes sandboxes no record knows: of a pod whose record was lost.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn delete_unknown(&self) -> Result<(), PodError> {
+        for sandbox in self.client.sandboxes(HashMap::new()).await? {
+            let uid = sandbox.labels.get(labels::UID);
+            if uid.is_none_or(|uid| self.store.get(uid).is_err()) {
+                tracing::warn!(sandbox.id = sandbox.id, "removing sandbox of an unknown pod");
+                self.client.stop_sandbox(&sandbox.id).await?;
+                self.client.remove_sandbox(&sandbox.id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends the containers of a pod but keeps its sandbox's record and its logs:
@@ -275,31 +350,32 @@ impl Pods {
             _ => Ok(()),
         }
     }
+}
 
-    async fn remove_files(&self, record: &Record) -> Vec<String> {
-        let place = self.place(record);
-        let mut left = Vec::new();
-        let mut note = |what: String, result: std::io::Result<()>| {
-            if let Err(error) = result {
-                left.push(format!("{what} ({error})"));
-            }
-        };
-        note(format!("volumes in {}", place.dir.display()), volumes::remove(&place.dir));
-        note(format!("logs in {}", place.logs.display()), volumes::remove(&place.logs));
-        let deadline = Deadline::after(EMPTY);
-        let mut emptied = cgroup::remove(&place.cgroup);
-        while emptied.is_err() && !deadline.passed() {
-            tokio::time::sleep(POLL).await;
-            emptied = cgroup::remove(&place.cgroup);
+/// Removes what a pod has on the host; what is left, with reasons. The record goes
+/// last, and only if nothing else is left.
+async fn remove_files(store: &Store, place: &Place, record: &Record) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut note = |what: String, result: std::io::Result<()>| {
+        if let Err(error) = result {
+            left.push(format!("{what} ({error})"));
         }
-        note(format!("cgroup {}", place.cgroup.display()), emptied);
-        if left.is_empty()
-            && let Err(error) = self.store.remove(&record.uid)
-        {
-            left.push(format!("record {} ({error})", record.uid));
-        }
-        left
+    };
+    note(format!("volumes in {}", place.dir.display()), volumes::remove(&place.dir));
+    note(format!("logs in {}", place.logs.display()), volumes::remove(&place.logs));
+    let deadline = Deadline::after(EMPTY);
+    let mut emptied = cgroup::remove(&place.cgroup);
+    while emptied.is_err() && !deadline.passed() {
+        tokio::time::sleep(POLL).await;
+        emptied = cgroup::remove(&place.cgroup);
     }
+    note(format!("cgroup {}", place.cgroup.display()), emptied);
+    if left.is_empty()
+        && let Err(error) = store.remove(&record.uid)
+    {
+        left.push(format!("record {} ({error})", record.uid));
+    }
+    left
 }
 
 fn grace(record: &Record) -> Duration {
@@ -307,13 +383,13 @@ fn grace(record: &Record) -> Duration {
     seconds.map_or(GRACE, Duration::from_secs)
 }
 
-/// One word for a pod, and how many of its containers run.
-fn judge(seen: &Seen, expected: usize) -> (&'static str, usize) {
+/// One word for a pod.
+fn judge(seen: &Seen, expected: usize) -> &'static str {
     let states = || seen.containers.values().map(|attempt| attempt.state);
     let running = states().filter(|state| *state == State::Running).count();
     let ended = states().filter(|state| matches!(state, State::Exited { .. })).count();
     let failed = states().any(|state| matches!(state, State::Exited { code, .. } if code != 0));
-    let word = match (&seen.sandbox, running) {
+    match (&seen.sandbox, running) {
         (Sandbox::Absent, _) => "Pending",
         (Sandbox::Ready { .. }, 1..) => "Running",
         (_, 0) if expected > 0 && ended >= expected => {
@@ -325,8 +401,7 @@ fn judge(seen: &Seen, expected: usize) -> (&'static str, usize) {
         }
         (Sandbox::Ready { .. }, _) => "Pending",
         (Sandbox::Dead { .. }, _) => "Lost",
-    };
-    (word, running)
+    }
 }
 
 #[cfg(test)]
@@ -352,7 +427,7 @@ mod tests {
                 |(n, &state): (usize, &State)| (n.to_string(), Attempt { id: n.to_string(), number: 0, state });
             let containers = states.iter().enumerate().map(attempt).collect();
             let seen = Seen { sandbox: sandbox.clone(), containers, age: Duration::ZERO };
-            assert_eq!(judge(&seen, 2.min(states.len().max(1))).0, want, "{sandbox:?} {states:?}");
+            assert_eq!(judge(&seen, states.len().max(1)), want, "{sandbox:?} {states:?}");
         }
     }
 }

@@ -66,6 +66,12 @@ impl Record {
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
+
+    /// Names of the containers, init containers left out.
+    pub fn container_names(&self) -> Vec<String> {
+        let containers = self.manifest["spec"]["containers"].as_array().into_iter().flatten();
+        containers.filter_map(|container| container["name"].as_str().map(str::to_owned)).collect()
+    }
 }
 
 /// All records of one root.

@@ -1,0 +1,86 @@
+//! `osc down`: delete pods, or everything this root started.
+
+use clap::Args;
+use futures::future::join_all;
+use osc_node::{
+    engine::Engine,
+    pod::{Pods, Record, forget_all},
+};
+
+use crate::{Context, Failure, node, output, progress::Progress};
+
+/// Arguments of `osc down`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without names, all pods, the engine and its network go, and what is left, if
+anything, is named. Images and the guest stay unless --purge is given.
+
+Examples:
+  osc down hello-openshift
+  osc down
+  osc down --purge")]
+pub struct Down {
+    /// Pods to delete: name, namespace/name, or the beginning of a sandbox's id
+    #[arg(value_name = "SANDBOX", conflicts_with = "purge")]
+    sandboxes: Vec<String>,
+    /// Remove images, guest and everything else that was stored, too
+    #[arg(long)]
+    purge: bool,
+}
+
+impl Down {
+    /// Runs the command; its exit code.
+    pub async fn run(self, context: &Context) -> Result<u8, Failure> {
+        if self.sandboxes.is_empty() { everything(context, self.purge).await } else { self.some(context).await }
+    }
+
+    async fn some(self, context: &Context) -> Result<u8, Failure> {
+        // A pod outlives its engine, so the engine may have to be started for it.
+        let (_, pods) = node::start(context).await?;
+        let mut records = Vec::new();
+        for name in &self.sandboxes {
+            records.push(pods.find(name).await?);
+        }
+        delete(&pods, &records).await?;
+        for record in &records {
+            output::line(format_args!("pod {} deleted", record.full_name()))?;
+        }
+        Ok(0)
+    }
+}
+
+async fn everything(context: &Context, purge: bool) -> Result<u8, Failure> {
+    let engine = Engine::new(context.dirs.clone());
+    let progress = Progress::new();
+    let mut deleted = Ok(());
+    let mut count = 0;
+    if let Some(pods) = node::running(context) {
+        let records = pods.store().list();
+        count = records.len();
+        for record in &records {
+            progress.step(format_args!("deleting pod {}", record.full_name()));
+        }
+        deleted = delete(&pods, &records).await;
+        if deleted.is_ok() {
+            deleted = pods.delete_unknown().await.map_err(Failure::from);
+        }
+    }
+    progress.step("stopping the engine");
+    // Every step is taken, whatever became of the one before.
+    let stopped = engine.stop(false).await;
+    let forgotten = forget_all(engine.paths()).await;
+    let purged = if purge { engine.stop(true).await } else { Ok(()) };
+    drop(progress);
+    deleted?;
+    stopped?;
+    forgotten?;
+    purged?;
+    output::line(format_args!("{count} pods deleted, engine stopped, nothing left"))?;
+    Ok(0)
+}
+
+/// Deletes pods side by side; the first failure if there was any.
+async fn delete(pods: &Pods, records: &[Record]) -> Result<(), Failure> {
+    let results = join_all(records.iter().map(|record| pods.take_and_delete(record))).await;
+    Ok(results.into_iter().collect::<Result<(), _>>()?)
+}

@@ -1,0 +1,163 @@
+//! Output and input of a pod that runs in the foreground.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use osc_agent_protocol::kind::chain;
+use osc_node::{
+    cri::{Client, messages::AttachRequest},
+    logs::{Follower, Sink, copy},
+    pod::{Event, model::Pod},
+    stream::{self, Ends},
+};
+use tokio::{
+    io::{Stderr, Stdout, stderr, stdout},
+    sync::Notify,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Failure, progress::Progress, terminal};
+
+/// How long the last output may take after the pod is over.
+const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+/// Connects the containers of one pod with our standard streams: output by their
+/// logs, which lose nothing, terminals and input by attaching.
+pub struct Streams {
+    client: Client,
+    terminals: HashMap<String, Terminal>,
+    prefixed: bool,
+    changed: Arc<Notify>,
+    ended: HashMap<String, CancellationToken>,
+    tasks: JoinSet<()>,
+    progress: Option<Progress>,
+}
+
+/// What a container wants besides a log.
+#[derive(Clone)]
+struct Terminal {
+    tty: bool,
+    stdin: bool,
+    log: Option<PathBuf>,
+}
+
+impl Streams {
+    /// The streams of `pod`; `changed` is notified when a container seems to have
+    /// ended. With several containers, lines begin with the container's name.
+    pub fn new(client: Client, pod: &Pod, many: bool, changed: Arc<Notify>, progress: Option<Progress>) -> Self {
+        let wanted = pod.containers.iter().filter(|container| container.tty || container.stdin);
+        let terminals = wanted
+            .take(1) // there is one keyboard
+            .map(|c| (c.name.clone(), Terminal { tty: c.tty, stdin: c.stdin, log: None }))
+            .collect();
+        Self {
+            client,
+            terminals,
+            prefixed: many || pod.all().count() > 1,
+            changed,
+            ended: HashMap::new(),
+            tasks: JoinSet::new(),
+            progress,
+        }
+    }
+
+    /// Follows what the supervisor tells.
+    pub fn tell(&mut self, event: Event) {
+        match event {
+            Event::Starting { container, log } => self.starting(container, log),
+            Event::Started { container, id } => self.started(&container, id),
+            Event::Ended { container, .. } => {
+                if let Some(ended) = self.ended.get(&container) {
+                    ended.cancel();
+                }
+            }
+        }
+    }
+
+    fn starting(&mut self, container: String, log: PathBuf) {
+        self.progress = None; // the screen is the pod's from now on
+        let ended = CancellationToken::new();
+        self.ended.insert(container.clone(), ended.clone());
+        if let Some(terminal) = self.terminals.get_mut(&container).filter(|terminal| terminal.tty) {
+            terminal.log = Some(log);
+            return;
+        }
+        let follower = match Follower::new(log) {
+            Ok(follower) => follower,
+            Err(error) => return tracing::warn!(container.name = container, error = %error, "log cannot be followed"),
+        };
+        let mut sink = self.sink(&container);
+        let changed = self.changed.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = follower.run(&mut sink, &ended, || changed.notify_one()).await {
+                tracing::warn!(container.name = container, error = %error, "output is incomplete");
+            }
+        });
+    }
+
+    fn sink(&self, container: &str) -> Sink<Stdout, Stderr> {
+        let prefix = if self.prefixed { format!("[{container}] ") } else { String::new() };
+        Sink::new(stdout(), stderr(), prefix)
+    }
+
+    fn started(&mut self, container: &str, id: String) {
+        let Some(terminal) = self.terminals.get(container).cloned() else { return };
+        let client = self.client.clone();
+        let changed = self.changed.clone();
+        let ended = self.ended.get(container).cloned().unwrap_or_default();
+        let mut sink = self.sink(container);
+        self.tasks.spawn(async move {
+            let attached = tokio::select! {
+                attached = attach(&client, id, &terminal) => attached,
+                // Input that nobody reads any more; a terminal's output is still read.
+                () = ended.cancelled(), if !terminal.tty => Ok(()),
+            };
+            changed.notify_one();
+            match (attached, &terminal.log) {
+                (Ok(()), _) => {}
+                // It has ended before we could attach: what it wrote is in its log.
+                (Err(_), Some(log)) if ended.is_cancelled() || late(&ended).await => {
+                    let _ = copy(log, &mut sink).await; // without a log it wrote nothing
+                }
+                (Err(error), _) => tracing::warn!(error = %error, "not attached to the container"),
+            }
+        });
+    }
+
+    /// Waits for the last output.
+    pub async fn finish(mut self) {
+        self.ended.values().for_each(CancellationToken::cancel);
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_OUTPUT, drained).await.is_err() {
+            tracing::warn!("output is incomplete: it is not read fast enough");
+        }
+    }
+}
+
+/// Whether the container is known to have ended a moment later.
+async fn late(ended: &CancellationToken) -> bool {
+    tokio::time::timeout(Duration::from_secs(2), ended.cancelled()).await.is_ok()
+}
+
+/// Carries input, and with a terminal output, until the container closes them.
+async fn attach(client: &Client, id: String, terminal: &Terminal) -> Result<(), Failure> {
+    let request = AttachRequest {
+        container_id: id,
+        stdin: terminal.stdin,
+        tty: terminal.tty,
+        stdout: terminal.tty,
+        stderr: false,
+    };
+    let url = client.attach(request).await?;
+    let ends: Ends<Stdout, Stderr> = Ends {
+        stdin: terminal.stdin.then(terminal::input),
+        stdout: terminal.tty.then(stdout),
+        stderr: None,
+        resize: if terminal.tty { Some(terminal::sizes()?) } else { None },
+    };
+    if let Err(error) = stream::run(&url, ends).await {
+        // The engine cuts the connection when the container ends.
+        tracing::debug!(error = chain(&error), "attached stream ended");
+    }
+    Ok(())
+}
