@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  enter cgroup ─┬─ virtiofsd ───┐
-//!                ├─ network ─────┼─► QEMU ─┬─ QMP, hooks, rescan
-//!                ├─ vsock ───────┤         └─ agent answers ─► interfaces, routes ∥ CreateSandbox
-//!                └─ accelerator ─┘
+//!                ├─ network ─────┤         ┌─ QMP, hooks, late network ─┐
+//!                ├─ vsock ───────┼─► QEMU ─┤                            ├─► guest prepared
+//!                └─ accelerator ─┘         └─ agent answers ────────────┘
 //! ```
 //!
 //! Whatever is made is put into [`Held`] or the record before the next step, so that
@@ -12,11 +12,7 @@
 
 use std::{os::unix::fs::DirBuilderExt, path::PathBuf, time::Instant};
 
-use oci_spec::runtime::LinuxNamespaceType;
-use osc_agent_protocol::{
-    agent::{CreateSandboxRequest, KernelModule, SetPolicyRequest},
-    names,
-};
+use osc_agent_protocol::names;
 use ttrpc::asynchronous::transport::Socket;
 
 use super::{
@@ -24,34 +20,36 @@ use super::{
     agent::{Agent, Limits},
     cgroup::{self, Cgroups},
     error::SandboxError,
+    guest,
     held::{Held, describe},
     hooks::{self, Point},
     identity::Identity,
+    links::{self, Place},
     machine::{self, Parts},
     owner::save,
     record::Record,
 };
 use crate::{
     deadline::Deadline,
-    qemu::{self, SharedFs},
+    qemu::{self, Machine, SharedFs, Spawned},
     share::{DaemonSpec, Virtiofsd},
     spec::{self, Limits as SpecLimits, Size},
-    vsock::Vsock,
+    vsock::{Vsock, VsockStream},
 };
 
 /// Fills in what the record has to know before anything is made.
-pub(super) fn plan(request: &Request, record: &mut Record) {
-    record.netns = netns(request);
+pub(super) fn plan(request: &Request, record: &mut Record) -> Result<(), SandboxError> {
+    record.netns = Place::of(request)?.path().map(PathBuf::from);
     record.cgroups = groups(request);
     let cgroups = Cgroups::detect();
-    record.cgroup_parents = record.cgroups.iter().flat_map(|group| cgroups.missing_parents(group)).collect();
+    let mut parents: Vec<PathBuf> = record.cgroups.iter().flat_map(|group| cgroups.missing_parents(group)).collect();
     // What another sandbox made is ours to remove, too, should we be the last in it.
     let others = Record::all(&request.dirs).into_iter().flat_map(|other| other.cgroup_parents);
-    let above = |parent: &PathBuf| record.cgroups.iter().any(|group| group.starts_with(parent));
-    let adopted: Vec<PathBuf> = others.filter(above).collect();
-    record.cgroup_parents.extend(adopted);
-    record.cgroup_parents.sort_by_key(|parent| std::cmp::Reverse(parent.components().count()));
-    record.cgroup_parents.dedup();
+    parents.extend(others.filter(|parent| record.cgroups.iter().any(|group| group.starts_with(parent))));
+    parents.sort_by(|a, b| b.components().count().cmp(&a.components().count()).then(a.cmp(b)));
+    parents.dedup();
+    record.cgroup_parents = parents;
+    Ok(())
 }
 
 /// Control groups of the sandbox: the one everything runs in first.
@@ -67,37 +65,11 @@ pub(super) fn main_group(request: &Request) -> PathBuf {
     groups(request).swap_remove(0)
 }
 
-/// The network namespace the engine made for the pod.
-pub(super) fn netns(request: &Request) -> Option<PathBuf> {
-    let namespaces = request.spec.linux().as_ref()?.namespaces().as_ref()?;
-    let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network)?;
-    network.path().clone()
-}
-
 /// Boots the machine of `shared` and prepares its guest.
 pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) -> Result<(Agent, u32), SandboxError> {
     let began = Instant::now();
     let request = &shared.request;
-    make_dir(request)?;
-    held.home = Some(shared.cgroups.home());
-    let group = record.cgroups[0].clone();
-    shared.cgroups.enter(&group).map_err(|source| SandboxError::Cgroup { path: group, source })?;
-
-    let daemon = held.virtiofsd.insert(start_file_server(shared)?);
-    record.virtiofsd = Identity::of(*shared.file_server.get_or_init(|| daemon.pid())).ok();
-    let vsock = held.vsock.insert(Vsock::open(&request.dirs.sandbox(&request.id))?);
-    let url = vsock.address(request.config.agent.server_port).to_string();
-    record.agent_url = Some(shared.agent_url.get_or_init(|| url).clone());
-    save(request, record)?;
-    let share = SharedFs {
-        socket: file_server_socket(request),
-        tag: names::SHARE_TAG.to_owned(),
-        queue_size: u16::try_from(request.config.hypervisor.virtio_fs.queue_size).unwrap_or(u16::MAX),
-    };
-    let verdict = qemu::accel::resolve(&request.config.hypervisor, &request.dirs).await;
-    let size = boot_size(request)?;
-    let parts = Parts { accelerator: verdict.accelerator, size, nics: Vec::new(), share };
-    let spec = machine::describe(request, vsock, parts)?;
+    let (spec, size) = surroundings(shared, record, held).await?;
     tracing::debug!(sandbox.id = %request.id, elapsed_ms = millis(began), "surroundings ready");
 
     let machine = qemu::launch(spec, |_| Ok(())).await?;
@@ -108,39 +80,59 @@ pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) 
     tracing::debug!(sandbox.id = %request.id, elapsed_ms = millis(began), "hypervisor started");
 
     let by = Deadline::after(request.config.agent.dial_timeout.max(qemu::START_LIMIT));
-    let console = machine.console();
-    let mut exited = machine.exited();
-    let dialled = async {
-        let stream = tokio::select! {
-            biased;
-            exit = exited.wait_for(Option::is_some) => {
-                let how = describe(exit.ok().and_then(|exit| *exit));
-                let console = console.lines().join(" | ");
-                return Err(SandboxError::Died { id: request.id.clone(), how, console });
-            }
-            stream = vsock.connect(request.config.agent.server_port, by) => stream,
-        };
-        stream.map_err(|source| SandboxError::AgentSilent {
-            id: request.id.clone(),
-            waited: by.total(),
-            console: console.lines().join(" | "),
-            source,
-        })
-    };
+    let dialled = reach_agent(request, held.vsock.as_ref(), &machine, by);
     let started = async {
-        let machine = machine.connect(Deadline::after(qemu::START_LIMIT)).await?;
+        let mut machine = machine.connect(Deadline::after(qemu::START_LIMIT)).await?;
         run_hooks(shared, pid).await?;
-        Ok::<_, SandboxError>(machine)
+        let late = match &mut held.network {
+            Some(network) => links::plug_late(request, network, &mut machine).await?,
+            None => None,
+        };
+        Ok::<_, SandboxError>((machine, late))
     };
-    let (machine, stream) = tokio::try_join!(started, dialled)?;
+    let ((machine, late), stream) = tokio::try_join!(started, dialled)?;
     held.own(machine, size.vcpus);
-    let elapsed_ms = millis(began);
-    tracing::info!(sandbox.id = %request.id, elapsed_ms, "agent reached");
+    tracing::info!(sandbox.id = %request.id, elapsed_ms = millis(began), "agent reached");
 
     let agent = Agent::new(Socket::new(stream), limits(request), shared.agent_durations.clone());
-    prepare_guest(&agent, shared).await?;
+    guest::prepare(&agent, request, held.network.as_ref(), late).await?;
     tracing::info!(sandbox.id = %request.id, elapsed_ms = millis(began), "sandbox ready");
     Ok((agent, pid))
+}
+
+/// Starts everything the machine is connected to and describes it.
+async fn surroundings(
+    shared: &Shared,
+    record: &mut Record,
+    held: &mut Held,
+) -> Result<(qemu::VmSpec, Size), SandboxError> {
+    let request = &shared.request;
+    make_dir(request)?;
+    held.home = Some(shared.cgroups.home());
+    let group = main_group(request);
+    shared.cgroups.enter(&group).map_err(|source| SandboxError::Cgroup { path: group, source })?;
+
+    let daemon = held.virtiofsd.insert(start_file_server(shared)?);
+    record.virtiofsd = Identity::of(*shared.file_server.get_or_init(|| daemon.pid())).ok();
+    let vsock = held.vsock.insert(Vsock::open(&request.dirs.sandbox(&request.id))?);
+    let url = vsock.address(request.config.agent.server_port).to_string();
+    record.agent_url = Some(shared.agent_url.get_or_init(|| url).clone());
+    save(request, record)?;
+
+    let place = Place::of(request)?;
+    let accelerator = qemu::accel::resolve(&request.config.hypervisor, &request.dirs);
+    let (network, verdict) = tokio::join!(place.attach(request), accelerator);
+    held.network = network?;
+    let share = SharedFs {
+        socket: file_server_socket(request),
+        tag: names::SHARE_TAG.to_owned(),
+        queue_size: u16::try_from(request.config.hypervisor.virtio_fs.queue_size).unwrap_or(u16::MAX),
+    };
+    let size = boot_size(request)?;
+    let nics = held.network.as_mut().map(|network| network.nics()).unwrap_or_default();
+    let netns = place.path().map(PathBuf::from);
+    let parts = Parts { accelerator: verdict.accelerator, size, nics, netns, share };
+    Ok((machine::describe(request, vsock, parts)?, size))
 }
 
 /// Makes the directory of the sandbox.
@@ -157,7 +149,7 @@ fn start_file_server(shared: &Shared) -> Result<Virtiofsd, SandboxError> {
         config: &request.config.hypervisor.virtio_fs,
         shared_dir: shared.share.shared_dir(),
         socket: file_server_socket(request),
-        debug: request.config.runtime.debug,
+        debug: request.config.hypervisor.debug,
     })?;
     Ok(daemon)
 }
@@ -187,35 +179,29 @@ fn boot_size(request: &Request) -> Result<Size, SandboxError> {
     Ok(size)
 }
 
-/// Tells the new guest who it is. Its network does not wait for its sandbox.
-async fn prepare_guest(agent: &Agent, shared: &Shared) -> Result<(), SandboxError> {
-    let request = &shared.request;
-    if let Some(policy) = &request.config.agent.policy {
-        agent.set_policy(SetPolicyRequest { policy: policy.clone(), ..Default::default() }).await?;
+/// Dials until the agent answers or there is no machine any more.
+fn reach_agent<'a>(
+    request: &'a Request,
+    vsock: Option<&'a Vsock>,
+    machine: &Machine<Spawned>,
+    by: Deadline,
+) -> impl Future<Output = Result<VsockStream, SandboxError>> + use<'a> {
+    let (console, mut exited) = (machine.console(), machine.exited());
+    async move {
+        let vsock = vsock.expect("opened before the machine was described");
+        let last_words = || console.lines().join(" | ");
+        tokio::select! {
+            biased;
+            exit = exited.wait_for(Option::is_some) => {
+                let how = describe(exit.ok().and_then(|exit| *exit));
+                Err(SandboxError::Died { id: request.id.clone(), how, console: last_words() })
+            }
+            stream = vsock.connect(request.config.agent.server_port, by) => stream.map_err(|source| {
+                let (id, waited) = (request.id.clone(), by.total());
+                SandboxError::AgentSilent { id, waited, console: last_words(), source }
+            }),
+        }
     }
-    create_sandbox(agent, request).await
-}
-
-async fn create_sandbox(agent: &Agent, request: &Request) -> Result<(), SandboxError> {
-    let spec = request.spec.clone();
-    let (hostname, dns, shm) =
-        blocking(move || Ok((spec::hostname(&spec), spec::dns(&spec)?, spec::shm_size(&spec)))).await?;
-    let modules = request.config.agent.kernel_modules.iter().map(|module| KernelModule {
-        name: module.name.clone(),
-        parameters: module.parameters.clone(),
-        ..Default::default()
-    });
-    let message = CreateSandboxRequest {
-        hostname,
-        dns,
-        storages: spec::sandbox_storages(shm),
-        sandbox_id: request.id.to_string(),
-        guest_hook_path: request.config.hypervisor.guest_hook_path.clone(),
-        kernel_modules: modules.collect(),
-        ..Default::default()
-    };
-    agent.create_sandbox(message).await?;
-    Ok(())
 }
 
 async fn run_hooks(shared: &Shared, pid: u32) -> Result<(), SandboxError> {

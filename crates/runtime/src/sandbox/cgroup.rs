@@ -90,7 +90,7 @@ impl Cgroups {
         }
         let listed = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let hierarchies = listed.lines().filter_map(|line| {
-            let controllers = line.splitn(3, ':').nth(1)?;
+            let controllers = line.split(':').nth(1)?;
             // Named hierarchies control nothing; they belong to the service manager.
             if controllers.is_empty() || controllers.starts_with("name=") {
                 return None;

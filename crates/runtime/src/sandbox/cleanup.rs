@@ -8,12 +8,14 @@ use osc_agent_protocol::Kind;
 use super::{
     cgroup::{self, Cgroups},
     identity::Identity,
+    links,
     record::Record,
 };
 use crate::{
     deadline::Deadline,
     dirs::Dirs,
     id::SandboxId,
+    network::{self, NetworkError},
     share::{Share, ShareError},
 };
 
@@ -35,6 +37,9 @@ pub enum CleanupError {
     /// The shared tree stays.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// The network namespace of the pod is not as it was.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A control group stays.
     #[error("control group {} of sandbox {id} cannot be removed: look at what runs in it", path.display())]
     Cgroup {
@@ -63,6 +68,7 @@ impl CleanupError {
                 Kind::of_io(source)
             }
             Self::Share(error) => error.kind(),
+            Self::Network(error) => error.kind(),
         }
     }
 }
@@ -88,6 +94,10 @@ pub async fn cleanup(dirs: &Dirs, id: &SandboxId, by: Deadline) -> Vec<CleanupEr
         None => (vec![cgroup::overhead_group(id)], Vec::new()),
     };
     let mut failures = kill_processes(id, record.as_ref(), &groups, by).await;
+    let own = links::own_path(dirs, id);
+    if let Some(netns) = record.and_then(|record| record.netns).filter(|netns| *netns != own) {
+        failures.extend(network::cleanup(&netns, by).await.err().map(CleanupError::from));
+    }
     let (dirs, id) = (dirs.clone(), id.clone());
     let removed = tokio::task::spawn_blocking(move || {
         let failures = remove_files(&dirs, &id, &groups);
@@ -125,6 +135,10 @@ async fn kill_processes(
 
 fn remove_files(dirs: &Dirs, id: &SandboxId, groups: &[PathBuf]) -> Vec<CleanupError> {
     let mut failures: Vec<CleanupError> = Share::cleanup(dirs, id).err().map(CleanupError::from).into_iter().collect();
+    let netns = links::own_path(dirs, id);
+    if let Err(source) = links::remove(&netns) {
+        failures.push(CleanupError::Directory { path: netns, source });
+    }
     let cgroups = Cgroups::detect();
     for path in groups {
         if let Err(source) = cgroups.remove(path) {

@@ -7,6 +7,7 @@ use osc_agent_protocol::Kind;
 use super::{agent::AgentError, hooks::HookError, phase::Cause, process::ProcessState};
 use crate::{
     id::SandboxId,
+    network::NetworkError,
     qemu::{BootError, HotplugError},
     share::{DaemonError, ShareError},
     spec::{SizeError, SpecError},
@@ -116,6 +117,15 @@ pub enum SandboxError {
     /// Files could not be shared into the guest.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// A pod wants the host's network.
+    #[error("sandbox {id} has no network namespace: a machine of its own cannot use the host's network")]
+    HostNetwork {
+        /// The sandbox.
+        id: SandboxId,
+    },
+    /// The pod's network could not be joined to the machine.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The file server did not start.
     #[error(transparent)]
     FileServer(#[from] DaemonError),
@@ -144,6 +154,8 @@ impl SandboxError {
             Self::Closed { .. } | Self::Gone { .. } | Self::Died { .. } => Kind::Unavailable,
             Self::File { source, .. } | Self::Cgroup { source, .. } => Kind::of_io(source),
             Self::AgentSilent { .. } => Kind::Timeout,
+            Self::HostNetwork { .. } => Kind::Unsupported,
+            Self::Network(error) => error.kind(),
             Self::Spec(error) => error.kind(),
             Self::Size(error) => error.kind(),
             Self::FileServer(error) => error.kind(),

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::Mib,
     deadline::Deadline,
+    network::Network,
     qemu::{self, Machine, Running},
     share::Virtiofsd,
     spec::Size,
@@ -27,6 +28,7 @@ const GROWTH: Duration = Duration::from_secs(10);
 pub(super) struct Held {
     pub home: Option<Home>,
     pub virtiofsd: Option<Virtiofsd>,
+    pub network: Option<Network>,
     pub vsock: Option<Vsock>,
     machine: Option<Machine<Running>>,
     vcpus: u32,
@@ -103,6 +105,11 @@ impl Held {
             && daemon.stop(by).await.is_none()
         {
             tracing::warn!("file server not stopped");
+        }
+        if let Some(mut network) = self.network.take()
+            && let Err(error) = network.detach(by).await
+        {
+            tracing::warn!(error = chain(&error), "network not given back");
         }
         self.vsock = None;
     }

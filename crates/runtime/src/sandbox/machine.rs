@@ -1,5 +1,7 @@
 //! The machine a configuration and a size ask for.
 
+use std::path::PathBuf;
+
 use osc_agent_protocol::names;
 
 use super::{Request, error::SandboxError};
@@ -19,6 +21,7 @@ pub(super) struct Parts {
     pub accelerator: Accelerator,
     pub size: Size,
     pub nics: Vec<Nic>,
+    pub netns: Option<PathBuf>,
     pub share: SharedFs,
 }
 
@@ -60,7 +63,7 @@ pub(super) fn describe(request: &Request, vsock: &Vsock, parts: Parts) -> Result
         bridges: u8::try_from(hypervisor.bridges).unwrap_or(u8::MAX),
         entropy: Some(hypervisor.entropy_source.clone()),
         seccomp: hypervisor.seccomp_sandbox.clone(),
-        netns: super::boot::netns(request),
+        netns: parts.netns,
         selinux_label: linux.filter(|label| !label.is_empty()),
         log_console: hypervisor.debug,
     })

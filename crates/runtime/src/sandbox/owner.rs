@@ -44,7 +44,7 @@ pub(super) async fn prepare(request: &Request) -> Result<(Record, Share), Sandbo
         if !request.names.pod.is_empty() {
             record.pod = Some((request.names.namespace.clone(), request.names.pod.clone()));
         }
-        boot::plan(&request, &mut record);
+        boot::plan(&request, &mut record)?;
         save(&request, &record)?;
         let share = Share::create(&request.dirs, &request.id, &request.config.runtime.bind_mounts)?;
         Ok((record, share))

@@ -91,8 +91,7 @@ impl Record {
         let temporary = dir.join(".state.json.new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&text)?;
-        // The directory may be on a disk when everything is moved below a root.
-        file.sync_data()?;
+        // Not synced: a host that crashes takes everything named in here with it.
         fs::rename(temporary, dir.join(FILE))
     }
 

@@ -143,7 +143,7 @@ fn mount_long_overlay(entry: &Mount, target: &Path, flags: MsFlags, data: &str) 
         })
         .collect();
     let data = data.join(",");
-    if data.as_bytes().len() > OPTIONS_LIMIT {
+    if data.len() > OPTIONS_LIMIT {
         return Err(too_long());
     }
     let (source, target) = (entry.source.clone(), target.to_owned());
