@@ -80,12 +80,12 @@ pub fn tap_name(number: usize) -> String {
 }
 
 fn kind_of(info: &[LinkInfo]) -> String {
-    let kinds = info.iter().filter_map(|info| match info {
+    let mut kinds = info.iter().filter_map(|info| match info {
         LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind.clone()),
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     });
-    kinds.last().unwrap_or_default()
+    kinds.next_back().unwrap_or_default()
 }
 
 /// A change of the interface `index`.
