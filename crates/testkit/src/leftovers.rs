@@ -86,12 +86,12 @@ fn cgroups() -> BTreeSet<PathBuf> {
     found
 }
 
-/// Sandbox directories, share trees and shim sockets. The engine's own content
-/// (images, snapshots, logs) is not looked at.
+/// Sandbox directories, share trees and shim sockets; the directories they lie in
+/// stay. The engine's own content (images, snapshots, logs) is not looked at.
 fn files(root: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    let places = [root.join("run/kata"), root.join("run/kata-containers"), PathBuf::from("/run/containerd/s")];
-    for place in places {
+    let shares = root.join("run/kata-containers/shared/sandboxes");
+    for place in [root.join("run/kata"), shares, PathBuf::from("/run/containerd/s")] {
         walk(&place, 4, &mut |path| {
             found.insert(path.to_owned());
         });

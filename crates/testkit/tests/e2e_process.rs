@@ -17,7 +17,7 @@ fn a_sandbox_has_a_kernel_of_its_own_and_exit_codes_reach_the_caller() {
     let guest = host.run(&[], &["uname", "-r"]).ok().text();
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
     assert!(!guest.is_empty() && guest != release, "guest {guest}, host {release}");
-    for (script, code) in [("true", 0), ("exit 7", 7), ("/no/such/binary", 127), ("kill -9 $$", 137)] {
+    for (script, code) in [("true", 0), ("exit 7", 7), ("/no/such/binary", 127), ("sh -c 'kill -9 $$'", 137)] {
         assert_eq!(host.run(&[], &["sh", "-c", script]).code, code, "{script}");
     }
     host.end();
@@ -112,5 +112,15 @@ fn signals_arrive() {
     });
     assert_eq!(outcome.code, 9, "{}", outcome.errors());
     assert_eq!(outcome.text(), "ready\nusr1\nterm");
+
+    let id = host.name();
+    let command = host.run_command(&id, &["--rm"], &["sleep", "100000"]);
+    let outcome = thread::scope(|scope| {
+        let run = scope.spawn(|| command::run(command, b"", LIMIT));
+        assert!(until(LIMIT, || host.exec(&id, &[], &["pidof", "sleep"]).code == 0));
+        host.ctr(&["tasks", "kill", "--signal", "KILL", &id]).ok();
+        run.join().unwrap()
+    });
+    assert_eq!(outcome.code, 137, "{}", outcome.errors());
     host.end();
 }

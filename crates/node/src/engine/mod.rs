@@ -86,7 +86,7 @@ impl Engine {
             return Ok(client);
         }
         self.write_files(kata)?;
-        let mut child = process::start(&self.paths).await?;
+        let mut child = process::start(&self.paths, &kata.shim).await?;
         let client = Client::new(&self.paths.socket());
         let started = match self.wait_ready(&mut child, &client).await {
             Ok(()) => self.import_pause(&client).await,

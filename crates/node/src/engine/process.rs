@@ -48,11 +48,12 @@ pub fn with_argument(needle: &str) -> Vec<Pid> {
 }
 
 /// Starts containerd in a session of its own, so that neither a closed terminal
-/// nor Ctrl-C reaches it, and writes the pid file.
+/// nor Ctrl-C reaches it, and writes the pid file. Not every release obeys
+/// `runtime_path`: the directory of `shim` leads its search path too.
 ///
 /// # Errors
 /// When it, or `setsid`, cannot be executed.
-pub async fn start(paths: &Paths) -> Result<Child, EngineError> {
+pub async fn start(paths: &Paths, shim: &Path) -> Result<Child, EngineError> {
     let program = which("containerd").ok_or(EngineError::Missing { program: "containerd", package: "containerd" })?;
     let log_file = paths.log();
     let log = OpenOptions::new().create(true).append(true).open(&log_file).map_err(io("open", &log_file))?;
@@ -63,7 +64,7 @@ pub async fn start(paths: &Paths) -> Result<Child, EngineError> {
         .arg(&program)
         .arg("--config")
         .arg(paths.config())
-        .env("PATH", search_path())
+        .env("PATH", search_path(shim.parent()))
         .env(ROOT_VARIABLE, paths.dirs().root())
         .stdin(Stdio::null())
         .stdout(log)
@@ -112,17 +113,18 @@ pub fn has_capability(number: u32) -> bool {
     mask.is_some_and(|mask| mask & (1 << number) != 0)
 }
 
-/// Directories programs are searched in: ours first, and those of the system
+/// Directories programs are searched in: `first`, ours, and those of the system
 /// even when the caller's `PATH` leaves them out.
-fn search_path() -> std::ffi::OsString {
+fn search_path(first: Option<&Path>) -> std::ffi::OsString {
     let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     let system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    std::env::join_paths(own.into_iter().chain(system)).unwrap_or_default()
+    let first = first.map(Path::to_owned);
+    std::env::join_paths(first.into_iter().chain(own).chain(system)).unwrap_or_default()
 }
 
 /// Finds a program in [`search_path`].
 pub fn which(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|path| path.is_file())
+    std::env::split_paths(&search_path(None)).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// The last lines of a log file, on one line.

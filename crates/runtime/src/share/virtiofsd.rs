@@ -8,7 +8,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::{
+        resource::{Resource, getrlimit},
+        signal::{Signal, killpg},
+    },
     unistd::Pid,
 };
 use osc_agent_protocol::Kind;
@@ -247,7 +250,13 @@ fn arguments(spec: &DaemonSpec<'_>) -> Vec<String> {
         format!("--cache={}", spec.config.cache.as_str()),
         // Readiness is announced at this level.
         format!("--log-level={}", if spec.debug { "debug" } else { "info" }),
+        // Overlay roots have no file handles: asking for them costs a warning per root.
+        "--inode-file-handles=never".to_owned(),
     ];
+    // Its own wish of a million is refused on most hosts, with another warning.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        arguments.push(format!("--rlimit-nofile={hard}"));
+    }
     arguments.extend(spec.config.extra_args.iter().cloned());
     arguments
 }
