@@ -39,6 +39,10 @@ fn guest() -> Option<PathBuf> {
     None
 }
 
+/// A first process that does what the console says, line by line.
+const SHELL: &str = "panic=-1 rdinit=/bin/busybox -- sh -c \
+    \"mount -t proc none /proc; mount -t sysfs none /sys; stty -echo; echo ready; while read -r l; do eval $l; done\"";
+
 /// A machine whose first process is a shell on the console.
 fn spec(guest: &Path, dir: &Path) -> VmSpec {
     let cpus = Cpus { boot: 1, max: 2 };
@@ -54,7 +58,7 @@ fn spec(guest: &Path, dir: &Path) -> VmSpec {
         boot: Boot {
             kernel: guest.join("vmlinux"),
             root: Root::Initrd(guest.join("initrd.img")),
-            command_line: qemu::kernel_command_line(cpus, false, "panic=-1 rdinit=/bin/busybox -- sh"),
+            command_line: qemu::kernel_command_line(cpus, false, SHELL),
         },
         firmware: None,
         vsock: None,
@@ -83,20 +87,18 @@ struct Shell {
 impl Shell {
     async fn of(machine: &Machine<Running>, dir: &Path) -> Self {
         let console = UnixStream::connect(dir.join("console.sock")).await.unwrap();
-        let mut shell = Self { console, tail: machine.console(), commands: 0 };
-        // Keys pressed before the shell starts wait for it in the serial port.
-        shell.run("mount -t proc none /proc; mount -t sysfs none /sys").await;
-        shell
+        let tail = machine.console();
+        by().run(tail.wait_for("ready")).await.unwrap();
+        Self { console, tail, commands: 0 }
     }
 
     /// Output of a command.
     async fn run(&mut self, command: &str) -> String {
         self.commands += 1;
         let number = self.commands;
-        // Written as a sum, so that the echo of the keys is not taken for the result.
-        let line = format!("echo begin-$((0+{number})); {command}; echo end-$((0+{number}))\n");
-        self.console.write_all(line.as_bytes()).await.unwrap();
         let (begin, end) = (format!("begin-{number}"), format!("end-{number}"));
+        let line = format!("echo {begin}; {command}; echo {end}\n");
+        self.console.write_all(line.as_bytes()).await.unwrap();
         if by().run(self.tail.wait_for(&end)).await.is_err() {
             panic!("no answer to {command}: {:#?}", self.tail.lines());
         }
@@ -212,6 +214,8 @@ async fn processors_and_memory_arrive_in_the_guest() {
     let more = machine.add_cpus(1, by()).await.unwrap_err();
     assert!(matches!(more, HotplugError::Cpus { wanted: 1, left: 0 }), "{more}");
     shell.until("ls -d /sys/devices/system/cpu/cpu[0-9]* | wc -l", "2").await;
+    shell.run("echo 1 > /sys/devices/system/cpu/cpu1/online").await;
+    shell.until("cat /sys/devices/system/cpu/online", "0-1").await;
 
     assert_eq!(machine.add_memory(Mib(100), by()).await.unwrap(), Mib(128));
     assert_eq!(machine.add_memory(Mib(4096), by()).await.unwrap(), Mib(640));
@@ -220,8 +224,8 @@ async fn processors_and_memory_arrive_in_the_guest() {
     assert!(matches!(more, HotplugError::Memory { left: Mib(0), slots: 0, .. }), "{more}");
     shell.until(blocks, "8").await;
 
-    assert_eq!(machine.remove_cpus(1, by()).await.unwrap(), 1);
-    assert_eq!(machine.remove_cpus(1, by()).await.unwrap(), 1, "the first processor stays");
+    assert_eq!(machine.remove_cpus(1, by()).await.unwrap(), 2, "emulated processors stay");
+    assert_eq!(machine.status(by()).await.unwrap(), RunState::Running);
     machine.stop(by()).await.unwrap();
 }
 

@@ -20,7 +20,7 @@ use super::{
     error::HotplugError,
     machine::{Machine, Running},
     qmp::{Event, QmpError},
-    spec::{Memory, PciPath, VmSpec},
+    spec::{Accelerator, Memory, PciPath, VmSpec},
 };
 use crate::{config::Mib, deadline::Deadline};
 
@@ -30,6 +30,7 @@ const SLOTS: std::ops::RangeInclusive<u8> = 1..=30;
 /// What can be added and what was.
 #[derive(Debug)]
 pub(super) struct Inventory {
+    accelerator: Accelerator,
     bridges: u8,
     /// Devices behind bridges: name by bridge index and slot.
     slots: BTreeMap<(u8, u8), String>,
@@ -43,6 +44,7 @@ pub(super) struct Inventory {
 impl Inventory {
     pub fn of(spec: &VmSpec) -> Self {
         Self {
+            accelerator: spec.accelerator,
             bridges: spec.bridges,
             slots: BTreeMap::new(),
             memory: spec.memory.clone(),
@@ -196,7 +198,14 @@ mod tests {
     fn inventory(bridges: u8) -> Inventory {
         let memory =
             Memory { boot: Mib(256), max: Mib(1024), slots: 2, backend: MemoryBackend::Memfd, prealloc: false };
-        Inventory { bridges, slots: BTreeMap::new(), memory, dimms: Vec::new(), counter: 0 }
+        Inventory {
+            accelerator: Accelerator::TCG,
+            bridges,
+            slots: BTreeMap::new(),
+            memory,
+            dimms: Vec::new(),
+            counter: 0,
+        }
     }
 
     #[test]
