@@ -5,11 +5,15 @@
 //! following links or leaving it.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, OpenOptionsExt},
+        },
     },
     path::{Component, Path, PathBuf},
 };
@@ -103,7 +107,7 @@ impl Target {
     /// revisions of a volume by replacing a link.
     fn link(&self, request: &CopyFileRequest) -> Result<()> {
         let draft = self.draft();
-        let to = std::ffi::OsStr::from_bytes_of(&request.data);
+        let to = OsStr::from_bytes(&request.data);
         self.remove(&draft)?;
         symlinkat(to, &self.parent, &draft).map_err(|errno| self.failed("make link", errno))?;
         chown(&self.parent, &draft, AtFlags::AT_SYMLINK_NOFOLLOW, request)
@@ -159,17 +163,6 @@ impl Target {
 
     fn failed(&self, action: &'static str, errno: Errno) -> GuestError {
         failed(action, &self.path)(errno.into())
-    }
-}
-
-/// Bytes of a link's target as a path.
-trait OfBytes {
-    fn from_bytes_of(bytes: &[u8]) -> &std::ffi::OsStr;
-}
-
-impl OfBytes for std::ffi::OsStr {
-    fn from_bytes_of(bytes: &[u8]) -> &std::ffi::OsStr {
-        std::os::unix::ffi::OsStrExt::from_bytes(bytes)
     }
 }
 
