@@ -96,6 +96,11 @@ impl Process {
             && self.outputs.lock().expect("no holder panics").iter().all(|output| *output == Output::Ended)
     }
 
+    /// Whether it was waited for and ended longer than `age` ago.
+    pub fn abandoned(&self, age: Duration) -> bool {
+        self.waited.load(Ordering::Relaxed) && self.exit().is_some_and(|exit| exit.at.elapsed() > age)
+    }
+
     /// Sends a signal; one to a process that is gone succeeds.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         match sys::pidfd_send_signal(self.pidfd.as_fd(), signal) {

@@ -8,6 +8,9 @@ use crate::support::{Place, block_on};
 
 const SOON: Option<Duration> = Some(Duration::from_secs(10));
 
+/// Puts a hook into its stage.
+type Add = fn(&mut oci::Hooks, oci::Hook);
+
 fn hook(script: &str) -> oci::Hook {
     oci::Hook {
         Path: "/bin/sh".into(),
@@ -53,7 +56,7 @@ fn every_stage_runs_where_and_when_it_should() {
 fn a_failed_hook_ends_the_creation() {
     block_on(async {
         let place = Place::new();
-        let cases: [(&str, fn(&mut oci::Hooks, oci::Hook)); 3] = [
+        let cases: [(&str, Add); 3] = [
             ("prestart", |hooks, hook| hooks.Prestart.push(hook)),
             ("createRuntime", |hooks, hook| hooks.CreateRuntime.push(hook)),
             ("createContainer", |hooks, hook| hooks.CreateContainer.push(hook)),
@@ -72,9 +75,7 @@ fn a_failed_hook_ends_the_creation() {
 fn a_hook_that_takes_too_long_is_killed() {
     block_on(async {
         let place = Place::new();
-        for add in [(|hooks, hook| hooks.Prestart.push(hook)) as fn(&mut oci::Hooks, oci::Hook), |hooks, hook| {
-            hooks.CreateContainer.push(hook)
-        }] {
+        for add in [(|hooks, hook| hooks.Prestart.push(hook)) as Add, |hooks, hook| hooks.CreateContainer.push(hook)] {
             let mut spec = place.spec(&["true"]);
             let slow = oci::Hook { Timeout: 1, ..hook("exec sleep 1000") };
             add(spec.Hooks.mut_or_insert_default(), slow);

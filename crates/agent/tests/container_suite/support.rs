@@ -27,7 +27,7 @@ fn world() -> &'static (Runtime, Reaper) {
 
 /// Runs a test, which must end in time.
 pub fn block_on<T>(test: impl Future<Output = T>) -> T {
-    world().0.block_on(async { tokio::time::timeout(Duration::from_secs(50), test).await.expect("test hangs") })
+    world().0.block_on(async { tokio::time::timeout(Duration::from_secs(100), test).await.expect("test hangs") })
 }
 
 const APPLETS: &[&str] = &[
