@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{Context, Failure, check, down, exec, guest, image, logs, ps, run};
+use crate::{Context, Failure, check, down, exec, guest, image, logs, output, ps, run};
 
 /// Run Kubernetes pods in virtual machines of their own.
 ///
@@ -76,7 +76,9 @@ impl Command {
             Self::Guest(command) => command.run(context).await,
             Self::Image(command) => command.run(context).await,
             Self::Completions(args) => {
-                clap_complete::generate(args.shell, &mut Line::command(), "osc", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(args.shell, &mut Line::command(), "osc", &mut script);
+                output::line(String::from_utf8_lossy(&script).trim_end())?;
                 Ok(0)
             }
         }

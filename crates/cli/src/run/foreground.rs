@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use osc_agent_protocol::Kind;
-use osc_node::pod::{Goal, Hold, Phase, Pods, Record, State, Supervisor};
+use osc_node::pod::{Goal, Hold, Phase, PodError, Pods, Record, State, Supervisor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,9 @@ use crate::{
     progress::Progress,
     terminal::{self, Raw},
 };
+
+/// What a shell answers for a command that cannot be executed.
+const NOT_STARTED: u8 = 127;
 
 /// Runs pods side by side until all are over; deletes them in any case.
 pub(super) async fn run(pods: &Pods, planned: Vec<Planned>, progress: Progress) -> Result<u8, Failure> {
@@ -82,9 +85,18 @@ async fn one(
         () = stop.cancelled() => None,
     };
     let Some(result) = result else { return Ok(0) };
-    streams.finish().await;
-    let phase = result?;
-    outcome(&supervisor, phase)
+    tokio::select! {
+        () = streams.finish() => {}
+        () = stop.cancelled() => {}
+    }
+    match result {
+        Ok(phase) => outcome(&supervisor, phase),
+        Err(error @ PodError::Start { .. }) => {
+            Failure::from(error).report();
+            Ok(NOT_STARTED)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The exit code of the first container that failed.

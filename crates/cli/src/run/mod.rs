@@ -19,7 +19,9 @@ use crate::{Context, Failure, node, progress::Progress};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 In the foreground the pod's output is copied, Ctrl-C deletes the pod, and the
-exit code is that of its first container that failed.
+exit code is that of its first container that failed, 127 if one does not
+start. Output comes by way of the container's log, which drops a carriage
+return before a newline; for binary data use osc exec.
 
 Examples:
   osc run localhost/busybox uname -a

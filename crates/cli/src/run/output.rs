@@ -1,6 +1,6 @@
 //! Output and input of a pod that runs in the foreground.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 
 use osc_agent_protocol::kind::chain;
 use osc_node::{
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Failure, progress::Progress, terminal};
 
-/// How long the last output may take after the pod is over.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
+/// How long an attached stream may outlive its container.
+const DETACH: Duration = Duration::from_secs(5);
 
 /// Connects the containers of one pod with our standard streams: output by their
 /// logs, which lose nothing, terminals and input by attaching.
@@ -89,8 +89,11 @@ impl Streams {
         let mut sink = self.sink(&container);
         let changed = self.changed.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = follower.run(&mut sink, &ended, || changed.notify_one()).await {
-                tracing::warn!(container.name = container, error = %error, "output is incomplete");
+            match follower.run(&mut sink, &ended, || changed.notify_one()).await {
+                // Whoever reads has seen enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) => tracing::warn!(container.name = container, error = %error, "output is incomplete"),
+                Ok(()) => {}
             }
         });
     }
@@ -107,10 +110,15 @@ impl Streams {
         let ended = self.ended.get(container).cloned().unwrap_or_default();
         let mut sink = self.sink(container);
         self.tasks.spawn(async move {
+            let over = async {
+                ended.cancelled().await;
+                tokio::time::sleep(DETACH).await;
+            };
             let attached = tokio::select! {
                 attached = attach(&client, id, &terminal) => attached,
-                // Input that nobody reads any more; a terminal's output is still read.
+                // Without a terminal this is only input, which nobody reads any more.
                 () = ended.cancelled(), if !terminal.tty => Ok(()),
+                () = over => Ok(()),
             };
             changed.notify_one();
             match (attached, &terminal.log) {
@@ -124,13 +132,10 @@ impl Streams {
         });
     }
 
-    /// Waits for the last output.
+    /// Waits for the last output, however slowly it is read.
     pub async fn finish(mut self) {
         self.ended.values().for_each(CancellationToken::cancel);
-        let drained = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_OUTPUT, drained).await.is_err() {
-            tracing::warn!("output is incomplete: it is not read fast enough");
-        }
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 

@@ -37,7 +37,8 @@ impl CriError {
         Self::Refused { call, object: object.to_owned(), message: status.message().to_owned(), code: status.code() }
     }
 
-    /// What kind of failure this is. Engines report most failures as `Unknown`.
+    /// What kind of failure this is. Engines report most failures as `Unknown`:
+    /// something they rely on did not work.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Silent { .. } => Kind::Timeout,
@@ -47,7 +48,7 @@ impl CriError {
                 Code::InvalidArgument | Code::OutOfRange => Kind::Invalid,
                 Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
                 Code::DeadlineExceeded | Code::Cancelled => Kind::Timeout,
-                Code::Unavailable | Code::ResourceExhausted => Kind::Unavailable,
+                Code::Unavailable | Code::ResourceExhausted | Code::Unknown => Kind::Unavailable,
                 Code::Unimplemented => Kind::Unsupported,
                 _ => Kind::Bug,
             },

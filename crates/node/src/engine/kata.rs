@@ -48,6 +48,14 @@ impl Kata {
     }
 }
 
+/// Whether a configuration is one this project wrote: they all begin alike.
+pub(super) fn is_ours(file: &Path) -> bool {
+    let nowhere = || PathBuf::new();
+    let ours =
+        default_toml(&DefaultPaths { qemu: nowhere(), kernel: nowhere(), initrd: nowhere(), virtiofsd: nowhere() });
+    std::fs::read_to_string(file).is_ok_and(|text| text.lines().next() == ours.lines().next())
+}
+
 /// The first that exists, else the last.
 fn first<const N: usize>(candidates: [Option<PathBuf>; N]) -> PathBuf {
     let candidates: Vec<PathBuf> = candidates.into_iter().flatten().collect();

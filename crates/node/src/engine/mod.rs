@@ -15,6 +15,7 @@
 
 mod config;
 mod error;
+mod filter;
 mod images;
 mod kata;
 mod mounts;
@@ -150,7 +151,7 @@ impl Engine {
     /// somebody else wrote is used as it is.
     fn write_kata(&self, kata: &Kata) -> Result<(), EngineError> {
         let file = self.paths.kata_config();
-        if file.exists() && !is_ours(&file, kata) {
+        if file.exists() && !kata::is_ours(&file) {
             return Ok(());
         }
         let dir = file.with_file_name("config.d");
@@ -222,10 +223,4 @@ impl Engine {
         let _ = fs::remove_file(&file); // removed by the next stop otherwise
         imported.map(drop)
     }
-}
-
-/// Whether a configuration is one this project wrote: they all begin alike.
-fn is_ours(file: &std::path::Path, kata: &Kata) -> bool {
-    let first_line = kata.configuration.lines().next().unwrap_or_default();
-    fs::read_to_string(file).is_ok_and(|text| text.lines().next() == Some(first_line))
 }

@@ -21,6 +21,7 @@ use tokio::process::Command;
 use super::{
     POLL,
     error::EngineError,
+    filter, kata,
     mounts::{below, unmount_below},
     paths::Paths,
     process,
@@ -28,6 +29,21 @@ use super::{
 
 /// How long killed shims get to go.
 const KILL: Duration = Duration::from_secs(10);
+
+/// Removes our configuration, and directories that are empty now.
+fn remove_installed(paths: &Paths) {
+    let config = paths.kata_config();
+    if kata::is_ours(&config) {
+        let _ = fs::remove_file(&config); // a leftover file does no harm
+    }
+    let root = paths.dirs().root();
+    for leaf in [config.with_file_name("config.d"), paths.pod_logs(), paths.dirs().state(), paths.dirs().run()] {
+        // Of the system's own directories none is empty.
+        for dir in leaf.ancestors().take_while(|dir| *dir != root && dir.starts_with(root)) {
+            let _ = fs::remove_dir(dir); // in use by somebody else
+        }
+    }
+}
 
 /// Tries every step, then looks whether anything is left.
 pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError> {
@@ -38,7 +54,7 @@ pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError>
     for dir in [paths.live(), paths.content(), paths.pods()] {
         note(&mut left, &dir, unmount_below(&dir));
     }
-    remove_network(paths).await;
+    remove_network(paths, &tasks, &mut left).await;
     remove_sandboxes(paths, &tasks, &mut left).await;
     remove_cgroups(paths, &mut left).await;
     let run = paths.dirs().run();
@@ -47,6 +63,7 @@ pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError>
     if purge {
         let state = paths.dirs().state();
         note(&mut left, &state, remove_tree(&state));
+        remove_installed(paths);
     }
     left.extend(remaining(paths));
     if left.is_empty() { Ok(()) } else { Err(EngineError::Left(left)) }
@@ -125,16 +142,21 @@ fn remove_sockets(paths: &Paths, tasks: &[String]) {
     }
 }
 
-/// Removes the bridge, cached results of CNI and this network's packet filter rules.
-async fn remove_network(paths: &Paths) {
+/// Removes the bridge, results cached by CNI, and packet filter rules.
+async fn remove_network(paths: &Paths, tasks: &[String], left: &mut Vec<String>) {
     if link_exists(&paths.bridge()) {
         run("ip", &["link", "delete", &paths.bridge()]).await;
     }
-    let prefix = format!("{}-", paths.network());
+    let own = format!("{}-", paths.network());
+    let loopback = |name: &str| tasks.iter().any(|id| name.starts_with(&format!("cni-loopback-{id}-")));
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&own) || loopback(&name) {
             let _ = fs::remove_file(entry.path()); // may be removed by the plugin just now
         }
+    }
+    if let Err(error) = filter::remove(&paths.network()).await {
+        left.push(format!("packet filter rules of {} ({error})", paths.network()));
     }
 }
 

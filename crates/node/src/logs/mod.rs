@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest line that is kept; the engine splits at 16 KiB.
 const MAX_LINE: usize = 256 << 10;
+/// Written at once: lines are short, and every write has its price.
+const PIECE: usize = 64 << 10;
 /// How long the engine may take to write the last lines of a container that has
 /// ended.
 const LAST_LINES: Duration = Duration::from_millis(500);
@@ -75,31 +77,33 @@ pub struct Sink<O, E> {
     /// Put before every line; may be empty.
     pub prefix: String,
     inside: [bool; 2],
+    /// What has not been written yet.
+    waiting: [Vec<u8>; 2],
 }
 
 impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Sink<O, E> {
     /// A sink with a prefix.
     pub fn new(stdout: O, stderr: E, prefix: impl Into<String>) -> Self {
-        Self { stdout, stderr, prefix: prefix.into(), inside: [false; 2] }
+        Self { stdout, stderr, prefix: prefix.into(), inside: [false; 2], waiting: Default::default() }
     }
 
     async fn put(&mut self, entry: &Entry<'_>) -> io::Result<()> {
-        let inside = &mut self.inside[usize::from(entry.stream == Stream::Stderr)];
-        let mut text = Vec::with_capacity(self.prefix.len() + entry.text.len() + 1);
-        if !std::mem::replace(inside, !entry.ends) {
-            text.extend(self.prefix.as_bytes());
+        let index = usize::from(entry.stream == Stream::Stderr);
+        let waiting = &mut self.waiting[index];
+        if !std::mem::replace(&mut self.inside[index], !entry.ends) {
+            waiting.extend(self.prefix.as_bytes());
         }
-        text.extend(entry.text);
+        waiting.extend(entry.text);
         if entry.ends {
-            text.push(b'\n');
+            waiting.push(b'\n');
         }
-        match entry.stream {
-            Stream::Stdout => self.stdout.write_all(&text).await,
-            Stream::Stderr => self.stderr.write_all(&text).await,
-        }
+        if waiting.len() >= PIECE { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        self.stdout.write_all(&self.waiting[0]).await?;
+        self.stderr.write_all(&self.waiting[1]).await?;
+        self.waiting.iter_mut().for_each(Vec::clear);
         self.stdout.flush().await?;
         self.stderr.flush().await
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use osc_agent_protocol::{Kind, kind::chain};
+use osc_agent_protocol::kind::chain;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -102,14 +102,15 @@ impl Supervisor {
     /// # Errors
     /// The failure to start.
     pub async fn run(&mut self, goal: Goal, tell: &mut (impl FnMut(Event) + Send)) -> Result<Option<Phase>, PodError> {
-        let mut started = false;
+        self.look(tell).await?;
+        // Somebody else may have started it.
+        let mut started = next::started(&self.pod, &self.last);
         let mut retry = RETRY;
         loop {
             match self.step(goal, started, tell).await {
                 Ok(Progress::Made) => retry = RETRY,
                 Ok(Progress::Reached(phase)) => return Ok(phase),
-                Err(error) if !started && error.kind() != Kind::Unavailable => return Err(error),
-                Err(error) if goal == Goal::Started => return Err(error),
+                Err(error) if !started || goal == Goal::Started => return Err(error),
                 Err(error) => {
                     tracing::warn!(pod.name = %self.pod.full_name(), error = chain(&error), "pod not as it should be, trying again");
                     tokio::time::sleep(retry).await;
