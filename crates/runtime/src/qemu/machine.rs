@@ -203,6 +203,11 @@ impl<S> Machine<S> {
         self.body.console.clone()
     }
 
+    /// The last lines QEMU itself wrote.
+    pub fn stderr(&self) -> Tail {
+        self.body.stderr.clone()
+    }
+
     /// Kills QEMU, waits until it is gone and removes its files. Stopping a
     /// machine that already ended is no error.
     ///
@@ -286,7 +291,8 @@ async fn status(qmp: &Client, by: Deadline) -> Result<RunState, QmpError> {
     Ok(qmp.query::<Status>("query-status", serde_json::Value::Null, by).await?.status)
 }
 
-async fn gone(exited: &mut watch::Receiver<Option<Exit>>) -> Exit {
+/// Waits for the end.
+pub(super) async fn gone(exited: &mut watch::Receiver<Option<Exit>>) -> Exit {
     exited.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Lost)
 }
 

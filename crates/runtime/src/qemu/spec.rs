@@ -83,7 +83,7 @@ pub enum Accelerator {
     Kvm,
     /// Translated in software, with `tb_size` MiB of room for translations.
     Tcg {
-        /// Size of the translation buffer.
+        /// Size of the translation buffer; 0 leaves it to QEMU.
         tb_size: Mib,
     },
 }

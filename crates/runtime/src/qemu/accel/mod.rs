@@ -11,7 +11,7 @@ mod probe;
 use std::path::Path;
 
 use crate::{
-    config::{self, GuestRoot, Hypervisor},
+    config::{self, GuestRoot, Hypervisor, Mib},
     dirs::Dirs,
     qemu::spec::{Accelerator, Root},
 };
@@ -37,7 +37,7 @@ struct Finding {
 /// Decides as configured; `auto` tries KVM with the configured kernel unless a
 /// trial is remembered. Several callers at once share one trial.
 pub async fn resolve(hypervisor: &Hypervisor, dirs: &Dirs) -> Verdict {
-    let software = hypervisor.tcg_tb_size.map_or(Accelerator::TCG, |tb_size| Accelerator::Tcg { tb_size });
+    let software = Accelerator::Tcg { tb_size: hypervisor.tcg_tb_size.unwrap_or(Mib(0)) };
     let configured = |accelerator| Verdict { accelerator, reason: "configured".into(), cached: false };
     match hypervisor.accelerator {
         config::Accelerator::Kvm => configured(Accelerator::Kvm),

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::{
     config::Mib,
     deadline::Deadline,
-    qemu::{Accelerator, Boot, Cpus, Exit, Memory, MemoryBackend, Root, Tail, VmSpec, launch},
+    qemu::{Accelerator, Boot, Cpus, Exit, Memory, MemoryBackend, Root, Tail, VmSpec, launch, machine::gone},
 };
 
 /// A guest kernel needs less than a second of processor time under KVM.
@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_millis(2500);
 /// How long QEMU may take to go away.
 const STOP: Duration = Duration::from_secs(5);
+
+/// How long the last words of QEMU may take.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 const PANIC: &str = "Kernel panic - not syncing";
 /// Either ending of a kernel that works.
@@ -43,8 +46,7 @@ pub(super) async fn boot(qemu: &Path, kernel: &Path, root: Root, beside: &Path) 
 
 async fn attempt(spec: VmSpec) -> Result<(), String> {
     let machine = launch(spec, |_| Ok(())).await.map_err(|error| osc_agent_protocol::kind::chain(&error))?;
-    let (console, exited) = (machine.console(), machine.exited());
-    let outcome = Deadline::after(LIMIT).run(watch_boot(&console, exited)).await;
+    let outcome = Deadline::after(LIMIT).run(watch_boot(&machine.console(), &machine.stderr(), machine.exited())).await;
     if machine.stop(Deadline::after(STOP)).await.is_err() {
         tracing::warn!("QEMU of the KVM trial does not go away");
     }
@@ -55,15 +57,17 @@ async fn attempt(spec: VmSpec) -> Result<(), String> {
 }
 
 /// Follows the console to the end, whichever it is.
-async fn watch_boot(console: &Tail, mut exited: watch::Receiver<Option<Exit>>) -> Result<(), String> {
+async fn watch_boot(console: &Tail, stderr: &Tail, mut exited: watch::Receiver<Option<Exit>>) -> Result<(), String> {
     loop {
         let lines = console.total();
         tokio::select! {
             biased;
             () = console.wait_for(PANIC) => return judge(&console.lines()),
-            exit = exited.wait_for(Option::is_some) => {
-                let exit = exit.ok().and_then(|exit| *exit).unwrap_or(Exit::Lost);
-                return Err(format!("QEMU with KVM ended during the boot of the guest kernel ({exit})"));
+            exit = gone(&mut exited) => {
+                // What it wrote may take a moment to arrive.
+                let _ = Deadline::after(LAST_WORDS).run(stderr.wait_for("")).await;
+                let words = stderr.lines().join(" | ");
+                return Err(format!("QEMU with KVM ended during the boot of the guest kernel ({exit}): {words}"));
             }
             () = tokio::time::sleep(SILENCE) => if console.total() == lines {
                 let last = console.lines().pop().unwrap_or_default();

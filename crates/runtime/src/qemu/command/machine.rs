@@ -1,9 +1,12 @@
 //! Board, processor, kernel.
 
 use super::{CommandLine, listed, plain};
-use crate::qemu::{
-    error::BootError,
-    spec::{Accelerator, Root, VmSpec},
+use crate::{
+    config::Mib,
+    qemu::{
+        error::BootError,
+        spec::{Accelerator, Root, VmSpec},
+    },
 };
 
 /// Parts of the board no guest of ours uses; each costs memory or boot time.
@@ -26,10 +29,13 @@ pub(super) fn add(line: &mut CommandLine, spec: &VmSpec) -> Result<(), BootError
     append(&mut machine, &spec.machine_accelerators);
     line.option("-machine", machine);
 
-    let (accelerator, mut cpu) = match spec.accelerator {
+    let (mut accelerator, mut cpu) = match spec.accelerator {
         Accelerator::Kvm => ("kvm".to_owned(), "host".to_owned()),
-        Accelerator::Tcg { tb_size } => (format!("tcg,thread=multi,tb-size={}", tb_size.0), EMULATED.to_owned()),
+        Accelerator::Tcg { .. } => ("tcg,thread=multi".to_owned(), EMULATED.to_owned()),
     };
+    if let Accelerator::Tcg { tb_size: Mib(size @ 1..) } = spec.accelerator {
+        append(&mut accelerator, &format!("tb-size={size}"));
+    }
     append(&mut cpu, &spec.cpu_features);
     line.option("-accel", accelerator);
     line.option("-cpu", cpu);
