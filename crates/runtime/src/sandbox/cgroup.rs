@@ -129,6 +129,24 @@ impl Cgroups {
         parents.take_while(|parent| !there(parent)).map(Path::to_owned).collect()
     }
 
+    /// Moves single threads to the group `path`, which is made. Version 2 takes no
+    /// threads into an ordinary group: nothing happens then.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn place_threads(&self, path: &Path, threads: &[u32]) -> io::Result<()> {
+        if self.version == Version::V2 {
+            return Ok(());
+        }
+        for hierarchy in &self.hierarchies {
+            hierarchy.make(path)?;
+            for thread in threads {
+                fs::write(hierarchy.mount.join(path).join("tasks"), thread.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves the calling process to where `home` says it was.
     pub fn leave(&self, home: &Home) {
         for (hierarchy, path) in self.hierarchies.iter().zip(&home.0) {

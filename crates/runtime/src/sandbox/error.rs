@@ -50,7 +50,7 @@ pub enum SandboxError {
         process: String,
     },
     /// The sandbox has ended.
-    #[error("sandbox {id} is gone: {cause}")]
+    #[error("sandbox {id} {cause}")]
     Gone {
         /// The sandbox.
         id: SandboxId,

@@ -1,6 +1,6 @@
 //! What of a sandbox lives in this process: its machine, its daemons, its place.
 
-use std::{process::ExitStatus, time::Duration};
+use std::{fs, process::ExitStatus, time::Duration};
 
 use osc_agent_protocol::{agent::OnlineCPUMemRequest, kind::chain};
 use tokio::sync::watch;
@@ -15,13 +15,15 @@ use crate::{
     deadline::Deadline,
     network::Network,
     qemu::{self, Machine, Running},
-    share::Virtiofsd,
+    share::{DaemonError, Virtiofsd},
     spec::Size,
     vsock::Vsock,
 };
 
 /// How long one growth step of the machine may take.
 const GROWTH: Duration = Duration::from_secs(10);
+/// How long the end of a daemon may take to be noticed.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Everything the owner holds; filled as the boot goes along.
 #[derive(Debug, Default)]
@@ -53,6 +55,16 @@ impl End {
             }
             Self::Never => std::future::pending().await,
         }
+    }
+}
+
+/// Replaces `error` when the file server ended early: QEMU then only says that it
+/// found nobody.
+pub(super) async fn blame(error: SandboxError, daemon: Option<&Virtiofsd>) -> SandboxError {
+    let Some(daemon) = daemon else { return error };
+    match daemon.ready(Deadline::after(LAST_WORDS)).await {
+        Err(ended @ DaemonError::Ended { .. }) => ended.into(),
+        _ => error,
     }
 }
 
@@ -90,6 +102,17 @@ impl Held {
             }
             online(agent, 0, false).await?;
         }
+    }
+
+    /// Threads of the hypervisor that execute the guest.
+    pub(super) fn vcpu_threads(&self) -> Vec<u32> {
+        let Some(machine) = &self.machine else { return Vec::new() };
+        let tasks = fs::read_dir(format!("/proc/{}/task", machine.pid())).into_iter().flatten().flatten();
+        let vcpu = |task: &fs::DirEntry| {
+            // QEMU names its threads when asked to: `CPU 0/KVM`.
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("CPU "))
+        };
+        tasks.filter(vcpu).filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Ends the machine and its daemons.

@@ -38,6 +38,8 @@ mod phase;
 mod process;
 mod record;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::PathBuf,
@@ -131,18 +133,12 @@ struct Shared {
     oom: AsyncMutex<mpsc::Receiver<ContainerId>>,
 }
 
-impl Sandbox {
-    /// Begins to make a sandbox and returns while its machine boots.
-    ///
-    /// # Errors
-    /// When its directories cannot be made. Failures of the boot itself are told to
-    /// whoever waits for it.
-    pub async fn start(request: Request) -> Result<Self, SandboxError> {
-        let (dirs, id) = (request.dirs.clone(), request.id.clone());
-        let (record, share) = owner::prepare(&request).await?;
+impl Shared {
+    /// A sandbox that has not begun to boot, and its owner.
+    fn new(request: Request, record: Record, share: Share) -> (Arc<Self>, Owner) {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (oom, oom_events) = mpsc::channel(OOM_EVENTS);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Self {
             request,
             share,
             cgroups: Cgroups::detect(),
@@ -159,8 +155,23 @@ impl Sandbox {
             overhead: monitor::Overhead::default(),
             oom: AsyncMutex::new(oom_events),
         });
+        let owner = Owner::new(shared.clone(), record, inbox, oom);
+        (shared, owner)
+    }
+}
+
+impl Sandbox {
+    /// Begins to make a sandbox and returns while its machine boots.
+    ///
+    /// # Errors
+    /// When its directories cannot be made. Failures of the boot itself are told to
+    /// whoever waits for it.
+    pub async fn start(request: Request) -> Result<Self, SandboxError> {
+        let (dirs, id) = (request.dirs.clone(), request.id.clone());
+        let (record, share) = owner::prepare(&request).await?;
+        let (shared, owner) = Shared::new(request, record, share);
         tracing::debug!(sandbox.id = %id, root = %dirs.root().display(), "sandbox is being made");
-        tokio::spawn(Owner::new(shared.clone(), record, inbox, oom).run());
+        tokio::spawn(owner.run());
         Ok(Self { shared })
     }
 

@@ -11,7 +11,7 @@ use super::{
     boot,
     cleanup::cleanup,
     error::SandboxError,
-    held::Held,
+    held::{self, Held},
     identity::Identity,
     monitor,
     phase::Cause,
@@ -99,12 +99,19 @@ impl Owner {
         };
         let cause = match booted {
             None => Cause::Requested,
-            Some(Err(error)) => Cause::BootFailed(error),
+            Some(Err(error)) => Cause::BootFailed(held::blame(error, self.held.virtiofsd.as_ref()).await),
             Some(Ok((agent, pid))) => {
                 self.announce(agent, pid);
+                self.place_vcpus();
                 self.supervise().await
             }
         };
+        self.finish(cause).await;
+        drop(monitor);
+    }
+
+    /// Ends the sandbox: first for whoever waits in it, then on the host.
+    pub(super) async fn finish(mut self, cause: Cause) {
         let cause = Arc::new(cause);
         let id = &self.shared.request.id;
         match &*cause {
@@ -115,7 +122,6 @@ impl Owner {
         self.enter(Phase::Stopping(cause.clone()));
         self.shared.containers.end_all(cause.exit_status());
         self.take_apart().await;
-        drop(monitor);
         self.enter(Phase::Stopped(cause));
     }
 
@@ -129,7 +135,8 @@ impl Owner {
         });
     }
 
-    fn announce(&mut self, agent: Agent, pid: u32) {
+    /// From here on the sandbox serves.
+    pub(super) fn announce(&mut self, agent: Agent, pid: u32) {
         let _ = self.shared.agent.set(agent);
         self.record.stage = Stage::Running;
         if let Err(error) = save(&self.shared.request, &self.record) {
@@ -138,8 +145,19 @@ impl Owner {
         self.enter(Phase::Running { pid });
     }
 
+    /// Charges the virtual processors to the pod when only they are.
+    fn place_vcpus(&self) {
+        if self.shared.request.config.runtime.sandbox_cgroup_only {
+            return;
+        }
+        let Some(group) = self.record.cgroups.last() else { return };
+        if let Err(error) = self.shared.cgroups.place_threads(group, &self.held.vcpu_threads()) {
+            tracing::warn!(group = %group.display(), error = chain(&error), "processors are not charged to the pod");
+        }
+    }
+
     /// Serves commands until the sandbox has to end; why it has to.
-    async fn supervise(&mut self) -> Cause {
+    pub(super) async fn supervise(&mut self) -> Cause {
         let shared = self.shared.clone();
         let agent = shared.agent.get().cloned().expect("set when the machine was announced");
         let mut hypervisor = self.held.hypervisor_end();
@@ -177,6 +195,7 @@ impl Owner {
                     () = shared.stop.cancelled() => return,
                     grown = self.held.grow(size, &agent) => grown,
                 };
+                self.place_vcpus();
                 // Whoever asked may have gone.
                 let _ = done.send(grown);
             }

@@ -54,11 +54,11 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Requested => f.write_str("it was stopped"),
-            Self::BootFailed(error) => write!(f, "it did not start: {}", osc_agent_protocol::kind::chain(error)),
-            Self::HypervisorEnded(how) => write!(f, "its hypervisor ended ({how})"),
-            Self::FileServerEnded(how) => write!(f, "its file server ended ({how})"),
-            Self::AgentLost(how) => write!(f, "its agent was lost ({how})"),
+            Self::Requested => f.write_str("was stopped"),
+            Self::BootFailed(error) => write!(f, "did not start: {}", osc_agent_protocol::kind::chain(error)),
+            Self::HypervisorEnded(how) => write!(f, "has ended: its hypervisor ended ({how})"),
+            Self::FileServerEnded(how) => write!(f, "has ended: its file server ended ({how})"),
+            Self::AgentLost(how) => write!(f, "has ended: its agent was lost ({how})"),
         }
     }
 }
