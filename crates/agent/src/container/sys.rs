@@ -198,6 +198,51 @@ pub fn seccomp(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Resul
     check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, std::ptr::from_ref(&fprog)) }).map(drop)
 }
 
+/// The start of `union bpf_attr` for `BPF_PROG_LOAD`.
+#[repr(C)]
+struct LoadAttr {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// Loads an eBPF program that decides about devices of a control group.
+pub fn load_device_program(instructions: &[u64]) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    let attr = LoadAttr {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buffer: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: `attr` is as long as said; the instructions and the license it points to outlive the call.
+    owned(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, std::ptr::from_ref(&attr), size_of::<LoadAttr>()) })
+}
+
+/// Attaches such a program to a control group, beside those of its parents,
+/// which all must agree.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    // Target, program, attach type and flags of `union bpf_attr`.
+    let attr = [cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI];
+    // SAFETY: `attr` is as long as said and both descriptors are borrowed for the call.
+    check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, attr.as_ptr(), size_of_val(&attr)) }).map(drop)
+}
+
 /// Drops one capability from the bounding set.
 pub fn drop_bounding(capability: u8) -> io::Result<()> {
     // SAFETY: takes numbers only.

@@ -93,3 +93,33 @@ fn want_of_memory_is_reported() {
         container.remove(SOON).await.unwrap();
     });
 }
+
+fn device_rule(allow: bool, kind: &str, major: i64, minor: i64) -> oci::LinuxDeviceCgroup {
+    oci::LinuxDeviceCgroup {
+        Allow: allow,
+        Type: kind.into(),
+        Major: major,
+        Minor: minor,
+        Access: "rwm".into(),
+        ..oci::LinuxDeviceCgroup::default()
+    }
+}
+
+#[test]
+fn device_rules_are_enforced_when_there_are_any() {
+    block_on(async {
+        let place = Place::new();
+        // Opened for writing only, the kernel log asks for no capability.
+        let script = "mknod /dev/msg c 1 11; true > /dev/msg; head -c 1 /dev/zero | wc -c";
+        let free = place.sh(script).await;
+        assert_eq!((free.stdout.as_str(), free.stderr.as_str()), ("1\n", ""));
+        for (rule, denied) in [(device_rule(true, "c", 1, 11), false), (device_rule(true, "c", 1, 12), true)] {
+            let mut spec = place.spec(&["sh", "-c", script]);
+            let resources = spec.Linux.mut_or_insert_default().Resources.mut_or_insert_default();
+            resources.Devices = vec![device_rule(false, "a", -1, -1), rule];
+            let got = place.run(spec).await;
+            assert_eq!(got.stdout, "1\n");
+            assert_eq!(got.stderr.contains("Operation not permitted"), denied, "{got:?}");
+        }
+    });
+}

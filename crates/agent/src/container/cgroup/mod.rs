@@ -5,6 +5,7 @@
 //! can do without them still works (killing and freezing whole containers), and
 //! without any unified hierarchy containers simply have no control group.
 
+mod devices;
 mod limits;
 mod stats;
 
@@ -70,7 +71,8 @@ impl Hierarchy {
         self.make(root, &dir)?;
         let cgroup = Cgroup { place: Some(Arc::new(Place { root: root.clone(), dir })) };
         if let Some(resources) = spec.Linux.Resources.as_ref() {
-            cgroup.apply(resources).inspect_err(|_| cgroup.remove_dirs_logged())?;
+            let limited = cgroup.apply(resources).and_then(|()| cgroup.restrict_devices(resources));
+            limited.inspect_err(|_| cgroup.remove_dirs_logged())?;
         }
         Ok(cgroup)
     }
@@ -173,11 +175,16 @@ impl Cgroup {
     }
 
     /// Applies limits; those whose controller does not exist here are skipped.
+    /// Device rules are fixed once the group is made.
     ///
     /// # Errors
     /// [`Error::Cgroup`] when the kernel refuses a value.
     pub fn apply(&self, resources: &oci::LinuxResources) -> Result<()> {
         self.dir().map_or(Ok(()), |dir| limits::apply(dir, resources))
+    }
+
+    fn restrict_devices(&self, resources: &oci::LinuxResources) -> Result<()> {
+        self.dir().map_or(Ok(()), |dir| devices::restrict(dir, resources))
     }
 
     /// What its processes use; all zero without a control group.
