@@ -56,18 +56,29 @@ pub(super) async fn drain(sandbox: Sandbox, process: Arc<ProcessId>, output: Out
     }
 }
 
-/// Passes input on until its pipe ends or `close` asks for the end, and closes the
-/// process's end then.
+/// What becomes of standard input when its pipe has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    /// The process sees the end, too.
+    Close,
+    /// Nothing, as with a terminal nobody looks at.
+    KeepOpen,
+}
+
+/// Passes input on until its pipe ends or `close` asks for the end.
 pub(super) async fn feed(
     sandbox: Sandbox,
     process: Arc<ProcessId>,
     input: Option<pipe::Receiver>,
     close: CancellationToken,
+    at_end: AtEnd,
 ) {
     if let Some(input) = input {
         copy_input(&sandbox, &process, input, &close).await;
     }
-    if let Err(error) = sandbox.close_stdin(&process).await {
+    if at_end == AtEnd::Close
+        && let Err(error) = sandbox.close_stdin(&process).await
+    {
         tracing::debug!(process = %process, error = chain(&error), "input was closed already");
     }
 }

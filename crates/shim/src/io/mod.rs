@@ -18,7 +18,7 @@ use osc_runtime::{
 use tokio::{net::unix::pipe, process::Child};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use copy::Sink;
+use copy::{AtEnd, Sink};
 use target::Target;
 
 /// Where the streams of a process lead, as the engine wrote it.
@@ -102,9 +102,10 @@ impl Ends {
     pub fn connect(self, sandbox: &Sandbox, process: &ProcessId) -> Streams {
         let streams = Streams::default();
         let process = Arc::new(process.clone());
-        // A terminal without input stays open: closing it would hang it up.
-        if self.stdin.is_some() || !self.terminal {
-            let feed = copy::feed(sandbox.clone(), process.clone(), self.stdin, streams.close.clone());
+        // The input of a terminal has no end: closing it would hang it up.
+        let at_end = if self.terminal { AtEnd::KeepOpen } else { AtEnd::Close };
+        if self.stdin.is_some() || at_end == AtEnd::Close {
+            let feed = copy::feed(sandbox.clone(), process.clone(), self.stdin, streams.close.clone(), at_end);
             streams.tasks.spawn(streams.over.clone().run_until_cancelled_owned(feed));
         }
         let outputs = [(Output::Stdout, self.stdout), (Output::Stderr, self.stderr)];
