@@ -1,6 +1,9 @@
 //! Pods that end with the command.
 
+use std::sync::{Arc, OnceLock};
+
 use futures::future::join_all;
+use nix::sys::signal::Signal;
 use osc_agent_protocol::Kind;
 use osc_node::pod::{Goal, Hold, Phase, PodError, Pods, Record, State, Supervisor};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,8 +22,8 @@ const NOT_STARTED: u8 = 127;
 
 /// Runs pods side by side until all are over; deletes them in any case.
 pub(super) async fn run(pods: &Pods, planned: Vec<Planned>, progress: Progress) -> Result<u8, Failure> {
-    let stop = CancellationToken::new();
-    let signalled = watch_signals(&stop)?;
+    let stop = Stop::default();
+    stop.on_signals()?;
     let wants_keys = planned.iter().flat_map(|p| &p.manifest.pod.containers).any(|c| c.tty && c.stdin);
     let many = planned.len() > 1;
     progress.step("checking images");
@@ -47,47 +50,55 @@ pub(super) async fn run(pods: &Pods, planned: Vec<Planned>, progress: Progress) 
         code = if code == 0 { one } else { code };
     }
     deleted?;
-    let signal = signalled.get().copied();
-    Ok(signal.map_or(code, |number| 128 + number))
+    Ok(stop.exit_code().unwrap_or(code))
 }
 
-type Signalled = std::sync::Arc<std::sync::OnceLock<u8>>;
+/// Asks pods to end before they are over.
+#[derive(Clone, Default)]
+pub struct Stop {
+    asked: CancellationToken,
+    signal: Arc<OnceLock<Signal>>,
+}
 
-/// Cancels `stop` at the first signal that asks to end; its number is kept.
-fn watch_signals(stop: &CancellationToken) -> Result<Signalled, Failure> {
-    let seen = Signalled::default();
-    for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15), (SignalKind::hangup(), 1)] {
-        let mut signal = signal(kind)?;
-        let (stop, seen) = (stop.clone(), seen.clone());
-        tokio::spawn(async move {
-            if signal.recv().await.is_some() {
-                let _ = seen.set(number); // the first one counts
-                stop.cancel();
-            }
-        });
+impl Stop {
+    /// Ends everything, as if the command had got `signal`; the first one counts.
+    pub fn ask(&self, signal: Signal) {
+        let _ = self.signal.set(signal); // not the first
+        self.asked.cancel();
     }
-    Ok(seen)
+
+    /// Listens to the signals that ask to end.
+    fn on_signals(&self) -> Result<(), Failure> {
+        for number in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let mut signals = signal(SignalKind::from_raw(number as i32))?;
+            let stop = self.clone();
+            tokio::spawn(async move {
+                if signals.recv().await.is_some() {
+                    stop.ask(number);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// What a shell answers for a command that died of the signal.
+    fn exit_code(&self) -> Option<u8> {
+        self.signal.get().map(|&signal| exit_code(128 + signal as i32))
+    }
 }
 
-async fn one(
-    pods: &Pods,
-    record: &Record,
-    many: bool,
-    progress: Option<Progress>,
-    stop: &CancellationToken,
-) -> Result<u8, Failure> {
+async fn one(pods: &Pods, record: &Record, many: bool, progress: Option<Progress>, stop: &Stop) -> Result<u8, Failure> {
     let mut supervisor = pods.supervisor(record)?;
-    let changed = supervisor.changed();
-    let mut streams = Streams::new(pods.client().clone(), supervisor.pod(), many, changed, progress);
+    let mut streams = Streams::new(pods.client().clone(), &supervisor, many, stop.clone(), progress);
     let mut tell = |event| streams.tell(event);
     let result = tokio::select! {
         result = supervisor.run(Goal::Done, &mut tell) => Some(result),
-        () = stop.cancelled() => None,
+        () = stop.asked.cancelled() => None,
     };
     let Some(result) = result else { return Ok(0) };
     tokio::select! {
         () = streams.finish() => {}
-        () = stop.cancelled() => {}
+        () = stop.asked.cancelled() => {}
     }
     match result {
         Ok(phase) => outcome(&supervisor, phase),

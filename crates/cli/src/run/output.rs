@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 
+use nix::sys::signal::Signal;
 use osc_agent_protocol::kind::chain;
 use osc_node::{
     cri::{Client, messages::AttachRequest},
     logs::{Follower, Sink, copy},
-    pod::{Event, model::Pod},
+    pod::{Event, Supervisor},
     stream::{self, Ends},
 };
 use tokio::{
@@ -16,6 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::foreground::Stop;
 use crate::{Failure, progress::Progress, terminal};
 
 /// How long an attached stream may outlive its container.
@@ -28,6 +30,7 @@ pub struct Streams {
     terminals: HashMap<String, Terminal>,
     prefixed: bool,
     changed: Arc<Notify>,
+    stop: Stop,
     ended: HashMap<String, CancellationToken>,
     tasks: JoinSet<()>,
     progress: Option<Progress>,
@@ -42,9 +45,10 @@ struct Terminal {
 }
 
 impl Streams {
-    /// The streams of `pod`; `changed` is notified when a container seems to have
-    /// ended. With several containers, lines begin with the container's name.
-    pub fn new(client: Client, pod: &Pod, many: bool, changed: Arc<Notify>, progress: Option<Progress>) -> Self {
+    /// The streams of the pod of `supervisor`. When there are `many`, of pods or of
+    /// containers, lines begin with the container's name.
+    pub fn new(client: Client, supervisor: &Supervisor, many: bool, stop: Stop, progress: Option<Progress>) -> Self {
+        let pod = supervisor.pod();
         let wanted = pod.containers.iter().filter(|container| container.tty || container.stdin);
         let terminals = wanted
             .take(1) // there is one keyboard
@@ -54,7 +58,8 @@ impl Streams {
             client,
             terminals,
             prefixed: many || pod.all().count() > 1,
-            changed,
+            changed: supervisor.changed(),
+            stop,
             ended: HashMap::new(),
             tasks: JoinSet::new(),
             progress,
@@ -87,11 +92,11 @@ impl Streams {
             Err(error) => return tracing::warn!(container.name = container, error = %error, "log cannot be followed"),
         };
         let mut sink = self.sink(&container);
-        let changed = self.changed.clone();
+        let (changed, stop) = (self.changed.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             match follower.run(&mut sink, &ended, || changed.notify_one()).await {
                 // Whoever reads has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => stop.ask(Signal::SIGPIPE),
                 Err(error) => tracing::warn!(container.name = container, error = %error, "output is incomplete"),
                 Ok(()) => {}
             }
