@@ -27,7 +27,10 @@ pub async fn stats(path: PathBuf) -> Result<VolumeStatsResponse> {
     .await
 }
 
+/// A file system without a limit says the largest number there is, which those who
+/// read these figures as signed cannot hold.
 fn usage(unit: Unit, total: u64, free: u64, available: u64) -> VolumeUsage {
+    let [total, free, available] = [total, free, available].map(|n| if n == u64::MAX { 0 } else { n });
     VolumeUsage { available, total, used: total.saturating_sub(free), unit: unit.into(), ..Default::default() }
 }
 
@@ -42,5 +45,13 @@ mod tests {
         assert_eq!(units, [Unit::BYTES, Unit::INODES]);
         assert!(seen.usage[0].total > 0 && seen.usage[0].used <= seen.usage[0].total);
         assert!(stats("/nonexistent".into()).await.is_err());
+    }
+
+    #[test]
+    fn no_limit_is_none() {
+        assert_eq!(
+            usage(Unit::INODES, u64::MAX, u64::MAX, u64::MAX),
+            VolumeUsage { unit: Unit::INODES.into(), ..Default::default() }
+        );
     }
 }
