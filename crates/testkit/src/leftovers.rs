@@ -78,8 +78,10 @@ fn mounts(root: &str) -> BTreeSet<String> {
 
 fn cgroups() -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
+    // containerd's namespaces: runc makes these and leaves them, for all to come.
+    let namespace = |path: &Path| path.ends_with("default") || path.ends_with("k8s.io");
     walk(Path::new("/sys/fs/cgroup"), 8, &mut |path| {
-        if path.is_dir() {
+        if path.is_dir() && !namespace(path) {
             found.insert(path.to_owned());
         }
     });

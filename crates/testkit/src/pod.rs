@@ -50,7 +50,13 @@ impl<'a> Pod<'a> {
             }),
             hostname: name.clone(),
             log_directory: host.root.join("logs").join(&name).to_str().unwrap().into(),
-            linux: Some(v1::LinuxPodSandboxConfig::default()),
+            linux: Some(v1::LinuxPodSandboxConfig {
+                security_context: Some(v1::LinuxSandboxSecurityContext {
+                    namespace_options: Some(own_processes()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         edit(&mut config);
@@ -77,7 +83,10 @@ impl<'a> Pod<'a> {
             command: process.iter().map(|&word| word.to_owned()).collect(),
             log_path: format!("{name}.log"),
             linux: Some(v1::LinuxContainerConfig {
-                security_context: Some(v1::LinuxContainerSecurityContext::default()),
+                security_context: Some(v1::LinuxContainerSecurityContext {
+                    namespace_options: Some(own_processes()),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             ..Default::default()
@@ -144,6 +153,11 @@ impl<'a> Pod<'a> {
         tokio.block_on(cri.stop_sandbox(&self.id)).unwrap();
         tokio.block_on(cri.remove_sandbox(&self.id)).unwrap();
     }
+}
+
+/// What a kubelet asks for unless the pod shares its process namespace.
+fn own_processes() -> v1::NamespaceOption {
+    v1::NamespaceOption { pid: v1::NamespaceMode::Container.into(), ..Default::default() }
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

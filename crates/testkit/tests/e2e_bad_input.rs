@@ -74,11 +74,11 @@ fn a_configuration_is_checked_as_a_whole() {
 #[test]
 fn annotations_are_checked() {
     let host = Host::start();
-    let memory = "io.katacontainers.config.hypervisor.default_memory";
-    refused(&host, &["--annotation", &format!("{memory}=1024")], &[memory, "enable_annotations"]);
-    qemu(&host, "enable_annotations = [\"default_memory\"]");
-    refused(&host, &["--annotation", &format!("{memory}=much")], &[memory, "much"]);
-    assert_eq!(host.run(&["--annotation", &format!("{memory}=512")], &["true"]).code, 0);
+    let annotation = |name: &str, value: &str| format!("io.katacontainers.config.hypervisor.{name}={value}");
+    refused(&host, &["--annotation", &annotation("cpu_features", "pmu=off")], &["cpu_features", "enable_annotations"]);
+    refused(&host, &["--annotation", &annotation("default_memory", "much")], &["default_memory", "much"]);
+    qemu(&host, "enable_annotations = [\"cpu_features\"]");
+    assert_eq!(host.run(&["--annotation", &annotation("cpu_features", "pmu=off")], &["true"]).code, 0);
     host.end();
 }
 
@@ -90,7 +90,8 @@ fn a_guest_that_does_not_come_up_shows_its_console() {
     qemu(&host, &path("initrd", &broken));
     refused(&host, &[], &["Kernel panic"]);
 
-    let silent = guest::initrd_with_init(b"#!/bin/sh\necho nobody is at home\nwhile :; do sleep 1; done\n", &host.root);
+    let silent =
+        guest::initrd_with_init(b"#!/bin/sh\necho nobody is at home\nexec /bin/busybox sleep 100000\n", &host.root);
     drop_in(&host, &format!("[hypervisor.qemu]\n{}\n[agent.kata]\ndial_timeout = 8\n", path("initrd", &silent)));
     refused(&host, &[], &["agent", "nobody is at home"]);
     host.end();

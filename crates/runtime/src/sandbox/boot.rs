@@ -34,7 +34,7 @@ use crate::{
     qemu::{self, Machine, SharedFs, Spawned},
     share::{DaemonSpec, Virtiofsd},
     spec::{self, Limits as SpecLimits, Size},
-    vsock::{Vsock, VsockStream},
+    vsock::{Vsock, VsockError, VsockStream},
 };
 
 /// Fills in what the record has to know before anything is made.
@@ -90,8 +90,11 @@ pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) 
         };
         Ok::<_, SandboxError>((machine, late))
     };
-    let ((machine, late), stream) = tokio::try_join!(started, dialled)?;
+    let (started, dialled) = tokio::join!(started, dialled);
+    // What QEMU said when it ended explains more than the silence that followed.
+    let (machine, late) = started?;
     held.own(machine, size.vcpus);
+    let stream = dialled?;
     tracing::info!(sandbox.id = %request.id, elapsed_ms = millis(began), "agent reached");
 
     let agent = Agent::new(Socket::new(stream), limits(request), shared.agent_durations.clone());
@@ -189,17 +192,24 @@ fn reach_agent<'a>(
     let (console, mut exited) = (machine.console(), machine.exited());
     async move {
         let vsock = vsock.expect("opened before the machine was described");
-        let last_words = || console.lines().join(" | ");
-        tokio::select! {
+        let id = request.id.clone();
+        let stream = tokio::select! {
             biased;
-            exit = exited.wait_for(Option::is_some) => {
-                let how = describe(exit.ok().and_then(|exit| *exit));
-                Err(SandboxError::Died { id: request.id.clone(), how, console: last_words() })
+            _ = exited.wait_for(Option::is_some) => None,
+            stream = vsock.connect(request.config.agent.server_port, by) => Some(stream),
+        };
+        match stream {
+            Some(Ok(stream)) => Ok(stream),
+            // The device may notice the end of QEMU before QEMU is reaped.
+            None | Some(Err(VsockError::Gone { .. })) => {
+                let exit = by.run(exited.wait_for(Option::is_some)).await.ok();
+                let how = describe(exit.and_then(|exit| exit.ok().and_then(|exit| *exit)));
+                Err(SandboxError::Died { id, how, console: console.lines().join(" | ") })
             }
-            stream = vsock.connect(request.config.agent.server_port, by) => stream.map_err(|source| {
-                let (id, waited) = (request.id.clone(), by.total());
-                SandboxError::AgentSilent { id, waited, console: last_words(), source }
-            }),
+            Some(Err(source)) => {
+                let console = console.lines().join(" | ");
+                Err(SandboxError::AgentSilent { id, waited: by.total(), console, source })
+            }
         }
     }
 }
