@@ -1,5 +1,7 @@
 //! The KVM trial on this machine, whatever its KVM is worth.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

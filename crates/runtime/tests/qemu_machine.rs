@@ -1,6 +1,8 @@
 //! Real machines: QEMU in software emulation with the guest image of
 //! `OSC_GUEST_DIR`, by default `target/guest` of this repository.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::{
     fs,
     os::fd::OwnedFd,
@@ -185,7 +187,8 @@ async fn a_refused_option_is_shown_with_what_qemu_says() {
 async fn missing_files_are_named_before_anything_starts() {
     let Some(guest) = guest() else { return };
     let dir = TempDir::new().unwrap();
-    let change: [(&str, fn(&mut VmSpec)); 3] = [
+    type Change = fn(&mut VmSpec);
+    let change: [(&str, Change); 3] = [
         ("guest kernel /no/kernel", |spec| spec.boot.kernel = "/no/kernel".into()),
         ("guest root /no/root", |spec| spec.boot.root = Root::Initrd("/no/root".into())),
         ("QEMU /no/qemu", |spec| spec.binary = "/no/qemu".into()),
