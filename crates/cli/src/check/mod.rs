@@ -14,7 +14,8 @@ mod network;
 mod tool;
 
 use clap::Args;
-use osc_runtime::config::Config;
+use osc_node::engine::Kata;
+use osc_runtime::config::{Config, Host};
 use serde::Serialize;
 
 use crate::{Context, Failure, output, progress::Progress};
@@ -93,10 +94,16 @@ async fn examine(context: &Context) -> Vec<Finding> {
 
 fn configuration(context: &Context) -> (Option<Config>, Finding) {
     let name = "configuration";
-    match Config::load(None, None, &context.dirs) {
+    let installed = context.dirs.configurations().iter().any(|file| file.exists());
+    let loaded = if installed {
+        Config::load(None, None, &context.dirs)
+    } else {
+        Config::for_host(&Kata::installed(&context.dirs).configuration, Host::observe(&context.dirs))
+    };
+    match loaded {
         Ok(config) => {
             let files: Vec<_> = config.files().iter().map(|file| file.display().to_string()).collect();
-            let found = if files.is_empty() { "built-in defaults".to_owned() } else { files.join(", ") };
+            let found = if installed { files.join(", ") } else { "defaults, which osc run will install".to_owned() };
             (Some(config), Finding::ok(name, found))
         }
         Err(error) => {

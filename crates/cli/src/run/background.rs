@@ -6,14 +6,11 @@ use std::{
     time::Duration,
 };
 
-use osc_node::{
-    engine::Engine,
-    pod::{Goal, Hold, Pods, Record},
-};
+use osc_node::pod::{Goal, Hold, PodError, Pods, Record};
 use osc_runtime::{deadline::Deadline, dirs::ROOT_VARIABLE};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Planned, already_runs};
+use super::Planned;
 use crate::{Context, Failure, node, output, progress::Progress};
 
 /// How long the command that started a pod takes to let go of it.
@@ -24,7 +21,6 @@ const HANDED_OVER: Duration = Duration::from_secs(30);
 /// left as it is.
 pub(super) async fn start(
     context: &Context,
-    engine: &Engine,
     pods: &Pods,
     planned: Vec<Planned>,
     progress: Progress,
@@ -34,12 +30,31 @@ pub(super) async fn start(
         progress.step(format_args!("starting pod {name}"));
         match pods.admit(&planned.manifest, &planned.handler).await {
             Ok((record, hold)) => start_one(context, pods, &record, hold).await?,
-            Err(error) if already_runs(&error, engine) => {}
+            Err(PodError::Exists { differs: false, .. }) => again(context, pods, &planned).await?,
             Err(error) => return Err(error.into()),
         }
         output::line(name)?;
     }
     Ok(0)
+}
+
+/// The same pod was asked for before. If it does not run, after a reboot for
+/// instance, it is started anew.
+async fn again(context: &Context, pods: &Pods, planned: &Planned) -> Result<(), Failure> {
+    let record = pods.store().get(&planned.manifest.pod.uid)?;
+    if pods.summary(&record).await?.status != "Running" {
+        pods.take_and_delete(&record).await?;
+        let (record, hold) = pods.admit(&planned.manifest, &planned.handler).await?;
+        return start_one(context, pods, &record, hold).await;
+    }
+    match pods.store().try_hold(&record.uid)? {
+        // Whoever looked after it was killed.
+        Some(hold) => {
+            drop(hold);
+            hand_over(context, &record.uid)
+        }
+        None => Ok(()),
+    }
 }
 
 async fn start_one(context: &Context, pods: &Pods, record: &Record, hold: Hold) -> Result<(), Failure> {

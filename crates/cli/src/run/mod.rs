@@ -8,10 +8,7 @@ mod output;
 use std::{io::Read, path::PathBuf};
 
 use clap::Args;
-use osc_node::{
-    engine::Engine,
-    pod::{Manifest, PodError, Pods},
-};
+use osc_node::pod::{Manifest, PodError, Pods};
 
 use crate::{Context, Failure, node, progress::Progress};
 
@@ -64,7 +61,7 @@ pub struct Run {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, requires = "image")]
     command: Vec<String>,
     /// Look after a pod that has been started; how --detach goes on
-    #[arg(long, value_name = "UID", hide = true, exclusive = true)]
+    #[arg(long, value_name = "UID", hide = true)]
     supervise: Option<String>,
 }
 
@@ -91,7 +88,7 @@ impl Run {
         }
         let planned = self.plan(manifests)?;
         if self.detach {
-            background::start(context, &engine, &pods, planned, progress).await
+            background::start(context, &pods, planned, progress).await
         } else {
             foreground::run(&pods, planned, progress).await
         }
@@ -163,10 +160,4 @@ async fn resolve_image(pods: &Pods, image: &str) -> Result<String, Failure> {
         }
     }
     Ok(image.to_owned())
-}
-
-/// What to do when a pod of that name exists.
-fn already_runs(error: &PodError, engine: &Engine) -> bool {
-    let same = matches!(error, PodError::Exists { differs: false, .. });
-    same && engine.running().is_some()
 }

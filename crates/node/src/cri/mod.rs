@@ -176,6 +176,15 @@ impl Client {
         call!(self.runtime, remove_container, id, CHANGE, request).map(drop)
     }
 
+    /// Makes the engine open the log of a container anew, after it was put aside.
+    ///
+    /// # Errors
+    /// See [`CriError`].
+    pub async fn reopen_log(&self, id: &str) -> Result<(), CriError> {
+        let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
+        call!(self.runtime, reopen_container_log, id, READ, request).map(drop)
+    }
+
     /// Containers that carry all of `labels`.
     ///
     /// # Errors

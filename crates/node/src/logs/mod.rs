@@ -2,6 +2,7 @@
 //! `2006-01-02T15:04:05.999999999Z stdout F text`, where `F` ends a line of the
 //! container and `P` does not.
 
+mod rotate;
 mod sys;
 
 use std::{
@@ -17,6 +18,9 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader, unix::AsyncFd},
 };
 use tokio_util::sync::CancellationToken;
+
+pub use rotate::rotate;
+use rotate::{Place, aside, numbered};
 
 /// Longest line that is kept; the engine splits at 16 KiB.
 const MAX_LINE: usize = 256 << 10;
@@ -109,7 +113,7 @@ impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Sink<O, E> {
     }
 }
 
-/// Copies a whole log.
+/// Copies a whole log, what was put aside of it first.
 ///
 /// # Errors
 /// When the log cannot be read or the sink not be written.
@@ -118,7 +122,14 @@ where
     O: AsyncWrite + Unpin,
     E: AsyncWrite + Unpin,
 {
-    Reader::new(File::open(log).await?).drain(sink).await
+    let mut reader = Reader::open_first(log).await?;
+    loop {
+        reader.drain(sink).await?;
+        match reader.place.next(log) {
+            Some((path, number)) => reader.turn(&path, number).await?,
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Follows one log while it is written. Made before the container starts, it
@@ -160,10 +171,15 @@ impl Follower {
             // In this order: what was written before the log was closed is still read.
             let over = self.watch.closed()? || (ended.is_cancelled() && !self.watch.wait(LAST_LINES).await?);
             if reader.is_none() {
-                reader = File::open(&self.log).await.ok().map(Reader::new);
+                reader = Reader::open_first(&self.log).await.ok();
             }
             if let Some(reader) = &mut reader {
                 reader.drain(sink).await?;
+                while let Some((path, number)) = reader.place.next(&self.log) {
+                    reader.drain(sink).await?; // what came before it was put aside
+                    reader.turn(&path, number).await?;
+                    reader.drain(sink).await?;
+                }
             }
             if over {
                 closed();
@@ -177,15 +193,33 @@ impl Follower {
     }
 }
 
-/// Reads lines of a file that may still grow.
+/// Reads lines of a file that may still grow, and then of the next one.
 struct Reader {
     file: BufReader<File>,
     line: Vec<u8>,
+    place: Place,
 }
 
 impl Reader {
-    fn new(file: File) -> Self {
-        Self { file: BufReader::with_capacity(64 << 10, file), line: Vec::new() }
+    /// Opens the oldest file of a log.
+    async fn open_first(log: &Path) -> io::Result<Self> {
+        match aside(log).first() {
+            Some(&number) => Self::open(&numbered(log, number), number).await,
+            None => Self::open(log, 1).await,
+        }
+    }
+
+    async fn open(path: &Path, number: u64) -> io::Result<Self> {
+        let file = File::open(path).await?;
+        let place = Place::new(&file.metadata().await?, number);
+        Ok(Self { file: BufReader::with_capacity(PIECE, file), line: Vec::new(), place })
+    }
+
+    /// Goes on to the next file; a line that was begun ends there.
+    async fn turn(&mut self, path: &Path, number: u64) -> io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        *self = Self { line, ..Self::open(path, number).await? };
+        Ok(())
     }
 
     /// Hands out all complete lines; the beginning of another one is kept.
@@ -321,6 +355,19 @@ mod tests {
         followed.expect("follow");
         assert!(told);
         assert_eq!(String::from_utf8_lossy(&sink.stdout).lines().count(), 100);
+    }
+
+    #[tokio::test]
+    async fn files_put_aside_are_read_in_order() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let log = dir.path().join("0.log");
+        for (number, text) in [(2, "two"), (10, "ten"), (9, "nine")] {
+            fs::write(numbered(&log, number), format!("t stdout F {text}\n")).expect("write");
+        }
+        fs::write(&log, "t stdout F now\n").expect("write");
+        let mut sink = Sink::new(Vec::new(), Vec::new(), "");
+        copy(&log, &mut sink).await.expect("copy");
+        assert_eq!(String::from_utf8_lossy(&sink.stdout), "two\nnine\nten\nnow\n");
     }
 
     #[tokio::test]

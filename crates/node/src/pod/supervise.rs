@@ -16,7 +16,7 @@ use super::{
     observe::observe,
     resources, volumes,
 };
-use crate::cri::Client;
+use crate::{cri::Client, logs::rotate};
 
 /// How often the engine is asked when nothing tells of a change.
 const RELIST: Duration = Duration::from_secs(1);
@@ -175,8 +175,25 @@ impl Supervisor {
                 () = self.changed.notified() => eager_until = Instant::now() + EAGER_FOR,
                 () = tokio::time::sleep(pause) => {}
             }
+            self.rotate_logs().await;
             if self.look(tell).await? || until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Puts large logs of running containers aside. Failing is no reason to end
+    /// anything: it is tried again.
+    async fn rotate_logs(&self) {
+        for (name, attempt) in self.last.containers.iter().filter(|(_, attempt)| attempt.state == State::Running) {
+            let log = self.place.log(name, attempt.number);
+            let reopened = match rotate(&log) {
+                Ok(false) => Ok(()),
+                Ok(true) => self.client.reopen_log(&attempt.id).await.map_err(|error| chain(&error)),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = reopened {
+                tracing::warn!(container.name = name, error, "log is not rotated");
             }
         }
     }
