@@ -165,7 +165,9 @@ impl Sandbox {
                 _ => {}
             }
         }
-        self.withdraw(id).await;
+        if !last {
+            self.withdraw(id).await;
+        }
         self.shared.containers.remove(id);
         self.run_hooks(&container, id, Point::Poststop, "stopped").await;
         Ok(())

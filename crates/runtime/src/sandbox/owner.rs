@@ -1,6 +1,9 @@
 //! The task that owns a sandbox's machine.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use osc_agent_protocol::{Kind, agent::GetOOMEventRequest, kind::chain};
 use tokio::sync::{mpsc, oneshot};
@@ -210,10 +213,17 @@ impl Owner {
         if let Err(error) = save(request, &self.record) {
             tracing::warn!(sandbox.id = %request.id, error = chain(&error), "state not written");
         }
-        let by = Deadline::after(TEARDOWN);
-        self.held.release(by).await;
+        let began = Instant::now();
+        let elapsed = |step: &str| {
+            let elapsed_ms = began.elapsed().as_millis() as u64;
+            tracing::debug!(sandbox.id = %request.id, step, elapsed_ms, "taking apart");
+        };
+        self.held.release(Deadline::after(TEARDOWN)).await;
+        elapsed("machine and daemons ended");
         self.held.leave_groups(&self.shared.cgroups);
+        elapsed("control groups left");
         take_back(request).await;
+        elapsed("cleaned up");
         self.shared.tasks.close();
     }
 }

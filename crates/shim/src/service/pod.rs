@@ -249,10 +249,12 @@ impl Pod {
                 let bundle = self.tasks.bundle(&id.container)?;
                 drain(&task).await;
                 sandbox.delete_container(&id.container, bundle.owner).await?;
-                if bundle.owner {
-                    sandbox.stop().await;
-                }
-                unmount(bundle.rootfs).await;
+                let stop = async {
+                    if bundle.owner {
+                        sandbox.stop().await;
+                    }
+                };
+                tokio::join!(stop, unmount(bundle.rootfs));
             }
         }
         drain(&task).await;
