@@ -23,7 +23,6 @@ use nix::{
         prctl,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -212,11 +211,6 @@ impl ExitWatch {
             Err(_) => Exit { status: 255, at: Instant::now() },
         }
     }
-}
-
-/// Whether `pid` is still a child that can be waited for; for tests and diagnosis.
-pub fn is_alive(pid: i32) -> bool {
-    nix::sys::signal::kill(Pid::from_raw(pid), None).is_ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use osc_agent_protocol::oci;
 
-use crate::support::{Place, block_on};
+use crate::support::{Place, block_on, outcome, process};
 
 #[test]
 fn users_and_groups_are_those_asked_for() {
@@ -144,8 +144,17 @@ fn a_user_namespace_maps_ids() {
         linux.GIDMappings = vec![map];
         linux.Namespaces.push(crate::support::namespace("user"));
         linux.Namespaces.push(crate::support::namespace("network"));
-        assert_eq!(place.run(spec).await.ok(), " 0 200000 1000\n0\nsh\nbox\n");
+        assert_eq!(place.run(spec.clone()).await.ok(), " 0 200000 1000\n0\nsh\nbox\n");
         let made = std::fs::metadata(place.image().join("tmp/mine")).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 200_000);
+
+        spec.Process.mut_or_insert_default().Args = vec!["sleep".into(), "1000".into()];
+        let container = place.start("c", spec).await;
+        container
+            .exec("e", process(&["sh", "-c", "cat /proc/self/uid_map | tr -s ' '; id -u; cat /proc/1/comm"]))
+            .await
+            .unwrap();
+        assert_eq!(outcome(&container, "e").await.ok(), " 0 200000 1000\n0\nsleep\n");
+        container.remove(Some(std::time::Duration::from_secs(10))).await.unwrap();
     });
 }

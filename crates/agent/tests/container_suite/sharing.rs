@@ -77,3 +77,23 @@ fn a_namespace_file_that_is_not_there_is_named() {
         assert!(error.to_string().contains("/no/such/namespace"), "{error}");
     });
 }
+
+#[test]
+fn an_exec_on_its_way_in_cannot_keep_a_container() {
+    block_on(async {
+        let place = Place::new();
+        let pause = place.start("pause", place.spec(&["sleep", "1000"])).await;
+        for round in 0..10 {
+            let shared = SandboxNamespaces { pid: Some(pause.pid_namespace()), ..SandboxNamespaces::default() };
+            let container = place.create_in("c", place.spec(&["sleep", "1000"]), shared).await.unwrap();
+            container.start().await.unwrap();
+            let entering = container.clone();
+            let exec = tokio::spawn(async move { entering.exec("e", process(&["sleep", "1000"])).await });
+            tokio::time::sleep(Duration::from_millis(round)).await;
+            container.remove(SOON).await.unwrap();
+            // In time or too late: both may be.
+            let _ = exec.await.unwrap();
+        }
+        pause.remove(SOON).await.unwrap();
+    });
+}

@@ -31,6 +31,8 @@ use super::{Error, Result};
 
 /// Controllers containers are limited and measured with, where they exist.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
+/// How long to wait for news of processes before killing again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long a control group may stay busy after its last process was killed.
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -262,7 +264,8 @@ impl Cgroup {
         }
     }
 
-    /// Deletes it once its processes are gone; one that is gone already is fine.
+    /// Kills what is left in it and deletes it; one that is gone already is fine.
+    /// Takes as long as the processes take to die.
     ///
     /// # Errors
     /// [`Error::Cgroup`].
@@ -274,11 +277,12 @@ impl Cgroup {
                 return Err(failed("delete", &place.dir, error));
             }
             let mut watch = Watch::new(&events).map_err(|source| failed("watch", &events, source))?;
-            if flat_value(&events, "populated")? == 0 {
-                // Emptied between the two looks: try again.
-                continue;
+            // Somebody may have been on the way in when the rest was killed.
+            self.kill()?;
+            match tokio::time::timeout(RETRY_AFTER, watch.changed()).await {
+                Ok(changed) => changed.map_err(|source| failed("watch", &events, source))?,
+                Err(_) => continue,
             }
-            watch.changed().await.map_err(|source| failed("watch", &events, source))?;
         }
         place.remove_empty_parents();
         Ok(())
@@ -286,11 +290,7 @@ impl Cgroup {
 
     /// Kills and deletes after a failed creation; failures are logged.
     pub async fn discard(&self) {
-        let gone = async {
-            self.kill()?;
-            self.destroy().await
-        };
-        match tokio::time::timeout(EMPTY_LIMIT, gone).await {
+        match tokio::time::timeout(EMPTY_LIMIT, self.destroy()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = %error, "control group of failed container not deleted"),
             Err(_) => tracing::warn!(path = ?self.dir(), "control group of failed container still busy"),

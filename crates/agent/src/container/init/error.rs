@@ -37,9 +37,9 @@ pub enum SetupError {
         /// What would be allowed.
         reason: &'static str,
     },
-    /// A hook failed.
+    /// A failed hook or an unusable filter, which the agent knows in the same words.
     #[error(transparent)]
-    Hook(#[from] crate::container::Error),
+    Known(#[from] crate::container::Error),
 }
 
 impl SetupError {
@@ -49,7 +49,7 @@ impl SetupError {
             Self::System { source, .. } => Kind::of_io(source),
             Self::Program { kind, .. } => *kind,
             Self::Invalid { .. } => Kind::Invalid,
-            Self::Hook(error) => error.kind(),
+            Self::Known(error) => error.kind(),
         }
     }
 }
