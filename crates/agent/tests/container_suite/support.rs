@@ -166,35 +166,38 @@ impl Place {
 
     /// Fails when a container left something behind.
     pub fn assert_clean(&self) {
-        let left: Vec<_> = fs::read_dir(self.dir.join("run")).map(|dir| dir.flatten().collect()).unwrap_or_default();
-        assert!(left.is_empty(), "bundles left: {left:?}");
-        assert_eq!(self.cgroup_dirs(), Vec::<PathBuf>::new(), "control groups left");
+        assert_eq!(self.leftovers(), Vec::<String>::new(), "left behind");
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let bundles = fs::read_dir(self.dir.join("run")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut left: Vec<_> = bundles.chain(self.cgroup_dirs()).map(|path| path.display().to_string()).collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(self.dir.to_str().unwrap()), "mounts left: {mounts}");
+        left.extend(mounts.lines().filter(|line| line.contains(self.dir.to_str().unwrap())).map(String::from));
+        left
+    }
+
+    /// After a failed test: kills, unmounts and deletes what it was using.
+    fn clear_away(&self) {
+        for dir in self.cgroup_dirs() {
+            let _ = fs::write(dir.join("cgroup.kill"), "1");
+            for child in fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                let _ = child.is_dir().then(|| fs::remove_dir(child));
+            }
+            let _ = fs::remove_dir(dir);
+        }
+        for bundle in fs::read_dir(self.dir.join("run")).into_iter().flatten().flatten() {
+            let _ = nix::mount::umount2(&bundle.path().join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.clear_away();
-        } else {
-            self.assert_clean();
-        }
+        let left = self.leftovers();
+        self.clear_away();
         fs::remove_dir_all(&self.dir).unwrap();
-    }
-}
-
-impl Place {
-    /// After a failed test: kills, unmounts and deletes what it was using.
-    fn clear_away(&self) {
-        for dir in self.cgroup_dirs() {
-            let _ = fs::write(dir.join("cgroup.kill"), "1");
-        }
-        let bundles = fs::read_dir(self.dir.join("run")).into_iter().flatten().flatten();
-        for bundle in bundles {
-            let _ = nix::mount::umount2(&bundle.path().join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
-        }
+        assert!(left.is_empty() || std::thread::panicking(), "left behind: {left:?}");
     }
 }
 
