@@ -3,6 +3,7 @@
 use std::{io, os::fd::OwnedFd};
 
 use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
+use tracing::instrument::WithSubscriber;
 
 use super::lines::{Splitter, Tail};
 
@@ -12,7 +13,7 @@ pub(super) fn follow(output: OwnedFd, pid: i32) -> io::Result<(Tail, JoinHandle<
     let mut output = pipe::Receiver::from_owned_fd(output)?;
     let tail = Tail::default();
     let kept = tail.clone();
-    let task = tokio::spawn(async move {
+    let log = async move {
         tracing::info!(subsystem = "qemu", "Start logging QEMU (qemuPid={pid})");
         let mut each = |line: &str| {
             kept.push(line);
@@ -32,6 +33,6 @@ pub(super) fn follow(output: OwnedFd, pid: i32) -> io::Result<(Tail, JoinHandle<
         }
         splitter.finish(each);
         tracing::info!(subsystem = "qemu", "Stop logging QEMU (qemuPid={pid})");
-    });
-    Ok((tail, task))
+    };
+    Ok((tail, tokio::spawn(log.with_current_subscriber())))
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use crate::{
     config::Mib,
@@ -45,7 +46,9 @@ pub(super) async fn boot(qemu: &Path, kernel: &Path, root: Root, beside: &Path) 
 }
 
 async fn attempt(spec: VmSpec) -> Result<(), String> {
-    let machine = launch(spec, |_| Ok(())).await.map_err(|error| osc_agent_protocol::kind::chain(&error))?;
+    // What QEMU complains about is part of the verdict, not an error of its own.
+    let launched = launch(spec, |_| Ok(())).with_subscriber(NoSubscriber::default());
+    let machine = launched.await.map_err(|error| osc_agent_protocol::kind::chain(&error))?;
     let outcome = Deadline::after(LIMIT).run(watch_boot(&machine.console(), &machine.stderr(), machine.exited())).await;
     if machine.stop(Deadline::after(STOP)).await.is_err() {
         tracing::warn!("QEMU of the KVM trial does not go away");
