@@ -1,7 +1,7 @@
 //! Removing a sandbox knowing its id and, if it was written, its record: after a
 //! crash at any point, and as the last step of every ordinary end.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use osc_agent_protocol::Kind;
 
@@ -18,6 +18,9 @@ use crate::{
     network::{self, NetworkError},
     share::{Share, ShareError},
 };
+
+/// Pause before failed steps are tried again.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// A step of a clean-up that failed; the others were tried all the same.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +88,22 @@ pub async fn kill_recorded_shim(dirs: &Dirs, id: &SandboxId, by: Deadline) -> io
     }
 }
 
-/// Removes whatever is left of sandbox `id`, and returns what could not be.
-/// Idempotent. The calling process must have left the sandbox's control groups.
+/// Removes whatever is left of sandbox `id`, again and again until `by`, and returns
+/// what could not be. Idempotent. The calling process must have left the sandbox's
+/// control groups.
 pub async fn cleanup(dirs: &Dirs, id: &SandboxId, by: Deadline) -> Vec<CleanupError> {
+    loop {
+        let failures = sweep(dirs, id, by).await;
+        if failures.is_empty() || by.passed() {
+            return failures;
+        }
+        // A killed process may be somebody else's to reap, and keeps its control
+        // group until then; nothing tells us when.
+        tokio::time::sleep(RETRY.min(by.left())).await;
+    }
+}
+
+async fn sweep(dirs: &Dirs, id: &SandboxId, by: Deadline) -> Vec<CleanupError> {
     let record = Record::load(dirs, id);
     let (groups, parents) = match &record {
         Some(record) => (record.cgroups.clone(), record.cgroup_parents.clone()),

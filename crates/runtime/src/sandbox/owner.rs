@@ -27,6 +27,8 @@ use crate::{deadline::Deadline, id::ContainerId, share::Share, spec::Size};
 const HEALTH_PERIOD: Duration = Duration::from_secs(30);
 /// How long taking a sandbox apart may take.
 const TEARDOWN: Duration = Duration::from_secs(20);
+/// How long a clean-up that fails is tried again; engines wait for it.
+const PERSISTENCE: Duration = Duration::from_secs(5);
 /// How long the end of the hypervisor may lag behind the loss of its agent.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -59,9 +61,9 @@ pub(super) async fn prepare(request: &Request) -> Result<(Record, Share), Sandbo
     prepared
 }
 
-/// Removes what the beginning of a failed sandbox left.
+/// Removes whatever is left and says what could not be.
 async fn take_back(request: &Request) {
-    for failure in cleanup(&request.dirs, &request.id, Deadline::after(TEARDOWN)).await {
+    for failure in cleanup(&request.dirs, &request.id, Deadline::after(PERSISTENCE)).await {
         tracing::warn!(sandbox.id = %request.id, error = chain(&failure), "clean-up step failed");
     }
 }

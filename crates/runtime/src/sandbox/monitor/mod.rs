@@ -46,14 +46,15 @@ impl Drop for Monitor {
 
 /// Serves the management socket of `shared`. A sandbox works without it: what goes
 /// wrong is logged.
-pub(super) fn serve(shared: &Arc<Shared>) -> Monitor {
-    let shared = shared.clone();
-    Monitor(tokio::spawn(async move {
-        match listen(&shared) {
-            Ok(listener) => accept(listener, shared).await,
-            Err(error) => tracing::warn!(error = chain(&error), "no management socket"),
+pub(super) fn serve(shared: &Arc<Shared>) -> Option<Monitor> {
+    // Here and not in the task: nothing may be made once the clean-up has begun.
+    match listen(shared) {
+        Ok(listener) => Some(Monitor(tokio::spawn(accept(listener, shared.clone())))),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "no management socket");
+            None
         }
-    }))
+    }
 }
 
 fn listen(shared: &Shared) -> io::Result<UnixListener> {
