@@ -17,11 +17,9 @@ use tokio_vsock::VsockAddr;
 use super::{address::Address, error::VsockError, unix};
 use crate::deadline::Deadline;
 
-/// Pause after the first refused attempt; doubles up to [`LONGEST_PAUSE`]. The
-/// guest answers a few milliseconds after its driver, so short is fast, and a
-/// refusal costs the guest next to nothing.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+/// Pause after an attempt that was refused at once. Half of it is added to every
+/// boot; a refusal costs the guest next to nothing.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// One attempt may hang this long. Whatever an attempt was stuck on, the next
 /// one starts from nothing.
@@ -53,15 +51,13 @@ pub async fn dial(address: &Address, by: Deadline) -> Result<VsockStream, VsockE
 }
 
 async fn dial_until_answered(address: &Address, last: &mut Option<io::Error>) -> VsockStream {
-    let mut pause = FIRST_PAUSE;
     loop {
         match tokio::time::timeout(ATTEMPT, attempt(address)).await {
             Ok(Ok(stream)) => return stream,
             Ok(Err(error)) => *last = Some(error),
             Err(_) => *last = Some(io::ErrorKind::TimedOut.into()),
         }
-        tokio::time::sleep(pause).await;
-        pause = LONGEST_PAUSE.min(pause * 2);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
