@@ -1,6 +1,15 @@
 //! Output and input of a pod that runs in the foreground.
 
-use std::{collections::HashMap, io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io::ErrorKind,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use osc_agent_protocol::kind::chain;
@@ -15,7 +24,7 @@ use tokio::{
     sync::Notify,
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{io::InspectWriter, sync::CancellationToken};
 
 use super::foreground::Stop;
 use crate::{Failure, progress::Progress, terminal};
@@ -113,26 +122,27 @@ impl Streams {
         let client = self.client.clone();
         let changed = self.changed.clone();
         let ended = self.ended.get(container).cloned().unwrap_or_default();
-        let mut sink = self.sink(container);
         self.tasks.spawn(async move {
+            let shown = AtomicBool::new(false);
             let over = async {
                 ended.cancelled().await;
                 tokio::time::sleep(DETACH).await;
             };
             let attached = tokio::select! {
-                attached = attach(&client, id, &terminal) => attached,
+                attached = attach(&client, id, &terminal, &shown) => attached,
                 // Without a terminal this is only input, which nobody reads any more.
                 () = ended.cancelled(), if !terminal.tty => Ok(()),
                 () = over => Ok(()),
             };
             changed.notify_one();
-            match (attached, &terminal.log) {
-                (Ok(()), _) => {}
-                // It has ended before we could attach: what it wrote is in its log.
-                (Err(_), Some(log)) if ended.is_cancelled() || late(&ended).await => {
+            match &terminal.log {
+                // It ended before we were attached: what it wrote is in its log.
+                Some(log) if !shown.load(Relaxed) && ends_soon(&ended).await => {
+                    // The terminal may be raw, where only this goes to the first column.
+                    let mut sink = Sink::new(stdout(), stderr(), "\r");
                     let _ = copy(log, &mut sink).await; // without a log it wrote nothing
                 }
-                (Err(error), _) => tracing::warn!(error = %error, "not attached to the container"),
+                _ => attached.unwrap_or_else(|error| tracing::warn!(error = %error, "not attached to the container")),
             }
         });
     }
@@ -145,12 +155,13 @@ impl Streams {
 }
 
 /// Whether the container is known to have ended a moment later.
-async fn late(ended: &CancellationToken) -> bool {
-    tokio::time::timeout(Duration::from_secs(2), ended.cancelled()).await.is_ok()
+async fn ends_soon(ended: &CancellationToken) -> bool {
+    tokio::time::timeout(DETACH, ended.cancelled()).await.is_ok()
 }
 
-/// Carries input, and with a terminal output, until the container closes them.
-async fn attach(client: &Client, id: String, terminal: &Terminal) -> Result<(), Failure> {
+/// Carries input, and with a terminal output, until the container closes them;
+/// `shown` becomes true with the first output.
+async fn attach(client: &Client, id: String, terminal: &Terminal, shown: &AtomicBool) -> Result<(), Failure> {
     let request = AttachRequest {
         container_id: id,
         stdin: terminal.stdin,
@@ -159,9 +170,9 @@ async fn attach(client: &Client, id: String, terminal: &Terminal) -> Result<(), 
         stderr: false,
     };
     let url = client.attach(request).await?;
-    let ends: Ends<Stdout, Stderr> = Ends {
+    let ends: Ends<_, Stderr> = Ends {
         stdin: terminal.stdin.then(terminal::input),
-        stdout: terminal.tty.then(stdout),
+        stdout: terminal.tty.then(|| InspectWriter::new(stdout(), |_: &[u8]| shown.store(true, Relaxed))),
         stderr: None,
         resize: if terminal.tty { Some(terminal::sizes()?) } else { None },
     };
