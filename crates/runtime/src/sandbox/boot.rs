@@ -68,10 +68,27 @@ pub(super) fn main_group(request: &Request) -> PathBuf {
 /// Boots the machine of `shared` and prepares its guest.
 pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) -> Result<(Agent, u32), SandboxError> {
     let began = Instant::now();
-    let request = &shared.request;
     let (spec, size) = surroundings(shared, record, held).await?;
-    tracing::debug!(sandbox.id = %request.id, elapsed_ms = millis(began), "surroundings ready");
+    let id = &shared.request.id;
+    tracing::debug!(sandbox.id = %id, elapsed_ms = millis(began), "surroundings ready");
+    let mut file_server = held.file_server_end();
+    tokio::select! {
+        biased;
+        how = file_server.wait() => Err(SandboxError::FileServerEnded { id: id.clone(), how }),
+        started = start(shared, record, held, spec, size, began) => started,
+    }
+}
 
+/// Starts the machine and prepares its guest.
+async fn start(
+    shared: &Shared,
+    record: &mut Record,
+    held: &mut Held,
+    spec: qemu::VmSpec,
+    size: Size,
+    began: Instant,
+) -> Result<(Agent, u32), SandboxError> {
+    let request = &shared.request;
     let machine = qemu::launch(spec, |_| Ok(())).await?;
     let pid = machine.pid().cast_unsigned();
     let _ = shared.pid.set(pid);

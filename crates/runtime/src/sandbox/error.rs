@@ -105,6 +105,14 @@ pub enum SandboxError {
         /// Last lines of the guest console.
         console: String,
     },
+    /// The file server ended while the sandbox started.
+    #[error("the file server of sandbox {id} ended ({how}): look for what killed it, first the pod's memory limit")]
+    FileServerEnded {
+        /// The sandbox.
+        id: SandboxId,
+        /// How it ended.
+        how: String,
+    },
     /// The container's specification cannot be used.
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -151,7 +159,9 @@ impl SandboxError {
             // Signals to what has ended find nothing, as with any process.
             Self::State { state: ProcessState::Stopped(_), .. } => Kind::NotFound,
             Self::Exists { .. } | Self::State { .. } | Self::Booting { .. } => Kind::Busy,
-            Self::Closed { .. } | Self::Gone { .. } | Self::Died { .. } => Kind::Unavailable,
+            Self::Closed { .. } | Self::Gone { .. } | Self::Died { .. } | Self::FileServerEnded { .. } => {
+                Kind::Unavailable
+            }
             Self::File { source, .. } | Self::Cgroup { source, .. } => Kind::of_io(source),
             Self::AgentSilent { .. } => Kind::Timeout,
             Self::HostNetwork { .. } => Kind::Unsupported,
