@@ -37,7 +37,9 @@ fn remove_installed(paths: &Paths) {
         let _ = fs::remove_file(&config); // a leftover file does no harm
     }
     let root = paths.dirs().root();
-    for leaf in [config.with_file_name("config.d"), paths.pod_logs(), paths.dirs().state(), paths.dirs().run()] {
+    let shared = root.join("run/kata-containers/shared/sandboxes");
+    let (state, run) = (paths.dirs().state(), paths.dirs().run());
+    for leaf in [config.with_file_name("config.d"), paths.pod_logs(), state, run, paths.dirs().sandboxes(), shared] {
         // Of the system's own directories none is empty.
         for dir in leaf.ancestors().take_while(|dir| *dir != root && dir.starts_with(root)) {
             let _ = fs::remove_dir(dir); // in use by somebody else
