@@ -39,7 +39,7 @@ impl Talk {
         }];
     }
 
-    fn from_host(&self, protocol: &str, address: &str) -> bool {
+    fn reaches(&self, protocol: &str, address: &str) -> bool {
         let mut command = Command::new(&self.program);
         command.args([protocol, address, PORT]);
         command::run(command, b"", LIMIT).code == 0
@@ -77,7 +77,7 @@ fn pods_and_host_reach_each_other_over_both_protocols_and_families() {
     for protocol in ["tcp", "udp"] {
         let from_pod = |address: &str| right.sh(&client, &format!("/talk {protocol} {address} {PORT}")).code == 0;
         for address in &addresses {
-            assert!(until(LIMIT, || talk.from_host(protocol, address)), "host to pod {address} over {protocol}");
+            assert!(until(LIMIT, || talk.reaches(protocol, address)), "host to pod {address} over {protocol}");
             assert!(until(LIMIT, || from_pod(address)), "pod to pod {address} over {protocol}");
         }
         for address in plain.addresses() {
