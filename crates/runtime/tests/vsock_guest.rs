@@ -4,6 +4,8 @@
 //! `OSC_VSOCK_BOOTS` is how often the guest is booted while it is dialled
 //! without patience, by default twice.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
