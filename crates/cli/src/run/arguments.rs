@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 
+/// Seconds between asking and killing. A shell that is process 1 does not hear the
+/// asking, and whoever typed Ctrl-C is waiting.
+const GRACE: u32 = 3;
+
 /// What was given.
 pub struct Options<'a> {
     pub image: &'a str,
@@ -35,6 +39,7 @@ pub fn pod(options: &Options<'_>) -> Result<Value, Failure> {
         "metadata": {"name": name},
         "spec": {
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": GRACE,
             "containers": [{
                 "name": container,
                 "image": options.image,
