@@ -21,7 +21,7 @@ use super::{
     cgroup::{self, Cgroups},
     error::SandboxError,
     guest,
-    held::{Held, describe},
+    held::{Held, LAST_WORDS, describe},
     hooks::{self, Point},
     identity::Identity,
     links::{self, Place},
@@ -72,11 +72,16 @@ pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) 
     let id = &shared.request.id;
     tracing::debug!(sandbox.id = %id, elapsed_ms = millis(began), "surroundings ready");
     let mut file_server = held.file_server_end();
-    tokio::select! {
+    let started = start(shared, record, held, spec, size, began);
+    tokio::pin!(started);
+    let how = tokio::select! {
         biased;
-        how = file_server.wait() => Err(SandboxError::FileServerEnded { id: id.clone(), how }),
-        started = start(shared, record, held, spec, size, began) => started,
-    }
+        started = &mut started => return started,
+        how = file_server.wait() => how,
+    };
+    // It also ends because the machine did, whose end says more.
+    let started = Deadline::after(LAST_WORDS).run(started).await;
+    started.unwrap_or_else(|_| Err(SandboxError::FileServerEnded { id: id.clone(), how }))
 }
 
 /// Starts the machine and prepares its guest.

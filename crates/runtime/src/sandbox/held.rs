@@ -22,8 +22,9 @@ use crate::{
 
 /// How long one growth step of the machine may take.
 const GROWTH: Duration = Duration::from_secs(10);
-/// How long the end of a daemon may take to be noticed.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long the end of one process may take to show when another's, which it caused,
+/// has been seen.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Everything the owner holds; filled as the boot goes along.
 #[derive(Debug, Default)]

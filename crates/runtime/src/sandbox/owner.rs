@@ -14,7 +14,7 @@ use super::{
     boot,
     cleanup::cleanup,
     error::SandboxError,
-    held::{self, Held},
+    held::{self, End, Held, LAST_WORDS},
     identity::Identity,
     monitor,
     phase::Cause,
@@ -29,8 +29,6 @@ const HEALTH_PERIOD: Duration = Duration::from_secs(30);
 const TEARDOWN: Duration = Duration::from_secs(20);
 /// How long a clean-up that fails is tried again; engines wait for it.
 const PERSISTENCE: Duration = Duration::from_secs(5);
-/// How long the end of the hypervisor may lag behind the loss of its agent.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// What handles ask the owner for.
 #[derive(Debug)]
@@ -175,12 +173,9 @@ impl Owner {
                 biased;
                 () = shared.stop.cancelled() => return Cause::Requested,
                 how = hypervisor.wait() => return Cause::HypervisorEnded(how),
-                how = file_server.wait() => return Cause::FileServerEnded(how),
-                how = &mut guest => {
-                    // A dead machine loses its agent first, and says more.
-                    let end = Deadline::after(LAST_WORDS).run(hypervisor.wait()).await;
-                    return end.map_or(Cause::AgentLost(how), Cause::HypervisorEnded);
-                }
+                // A dead machine takes its file server and its agent along, and says more.
+                how = file_server.wait() => return unless_machine(&mut hypervisor, Cause::FileServerEnded(how)).await,
+                how = &mut guest => return unless_machine(&mut hypervisor, Cause::AgentLost(how)).await,
                 how = &mut health => return Cause::AgentLost(how),
                 command = self.inbox.recv() => match command { // cancel-safe
                     Some(command) => self.obey(command).await,
@@ -228,6 +223,12 @@ impl Owner {
         elapsed("cleaned up");
         self.shared.tasks.close();
     }
+}
+
+/// `cause`, unless the machine turns out to have ended.
+async fn unless_machine(hypervisor: &mut End, cause: Cause) -> Cause {
+    let end = Deadline::after(LAST_WORDS).run(hypervisor.wait()).await;
+    end.map_or(cause, Cause::HypervisorEnded)
 }
 
 /// Passes memory limit events on until the connection to the agent breaks; how it
