@@ -56,8 +56,12 @@ pub(super) fn plan(request: &Request, record: &mut Record) -> Result<(), Sandbox
 fn groups(request: &Request) -> Vec<PathBuf> {
     let linux = request.spec.linux().as_ref();
     let asked = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let own = cgroup::sandbox_group(asked, &request.id);
-    if request.config.runtime.sandbox_cgroup_only { vec![own] } else { vec![cgroup::overhead_group(&request.id), own] }
+    let own = cgroup::sandbox_group(asked, &request.dirs, &request.id);
+    if request.config.runtime.sandbox_cgroup_only {
+        vec![own]
+    } else {
+        vec![cgroup::overhead_group(&request.dirs, &request.id), own]
+    }
 }
 
 /// The control group everything of the sandbox runs in.

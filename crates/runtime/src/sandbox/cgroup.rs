@@ -8,12 +8,14 @@
 
 use std::{
     fs, io,
+    os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use sha2::{Digest, Sha256};
 
-use crate::id::SandboxId;
+use crate::{dirs::Dirs, id::SandboxId};
 
 /// Where hierarchies are mounted.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -225,8 +227,8 @@ pub struct Home(Vec<PathBuf>);
 
 /// The group of a sandbox whose pod asked for `cgroups_path` (OCI
 /// `linux.cgroupsPath`: a path, or `slice:prefix:name` for systemd).
-pub fn sandbox_group(cgroups_path: Option<&Path>, id: &SandboxId) -> PathBuf {
-    let own = format!("kata_{id}");
+pub fn sandbox_group(cgroups_path: Option<&Path>, dirs: &Dirs, id: &SandboxId) -> PathBuf {
+    let own = format!("kata_{}", unique(dirs, id));
     let Some(path) = cgroups_path else { return own.into() };
     match path.to_str().map(|text| text.splitn(3, ':').collect::<Vec<_>>()).as_deref() {
         Some([slice, _, _]) => slice_path(slice).join(own),
@@ -235,8 +237,18 @@ pub fn sandbox_group(cgroups_path: Option<&Path>, id: &SandboxId) -> PathBuf {
 }
 
 /// The group of everything of a sandbox that is not charged to its pod.
-pub fn overhead_group(id: &SandboxId) -> PathBuf {
-    Path::new(OVERHEAD).join(id)
+pub fn overhead_group(dirs: &Dirs, id: &SandboxId) -> PathBuf {
+    Path::new(OVERHEAD).join(unique(dirs, id))
+}
+
+/// The id, told apart from the same one below another root: groups do not move with
+/// the root, and whatever is in a group of ours may be killed.
+fn unique(dirs: &Dirs, id: &SandboxId) -> String {
+    if dirs.root() == Path::new("/") {
+        return id.to_string();
+    }
+    let digest = Sha256::digest(dirs.root().as_os_str().as_bytes());
+    format!("{id}.{}", hex::encode(&digest[..4]))
 }
 
 /// systemd.slice(5): `a-b.slice` lies in `a.slice`.
@@ -276,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_sandbox_gets_a_child_of_its_pods_group() {
-        let id = SandboxId::new("s1").unwrap();
+        let (id, dirs) = (SandboxId::new("s1").unwrap(), Dirs::default());
         for (asked, want) in [
             (None, "kata_s1"),
             (Some("/s1"), "kata_s1"),
@@ -288,9 +300,17 @@ mod tests {
             ),
             (Some("system.slice:docker:s1"), "system.slice/kata_s1"),
         ] {
-            assert_eq!(sandbox_group(asked.map(Path::new), &id), Path::new(want), "{asked:?}");
+            assert_eq!(sandbox_group(asked.map(Path::new), &dirs, &id), Path::new(want), "{asked:?}");
         }
-        assert_eq!(overhead_group(&id), Path::new("kata_overhead/s1"));
+        assert_eq!(overhead_group(&dirs, &id), Path::new("kata_overhead/s1"));
+    }
+
+    #[test]
+    fn sandboxes_of_two_roots_never_share_a_group() {
+        let id = SandboxId::new("s1").unwrap();
+        let groups = ["/", "/a", "/b"].map(|root| sandbox_group(None, &Dirs::new(root), &id));
+        assert!(groups[0] != groups[1] && groups[1] != groups[2], "{groups:?}");
+        assert!(groups.iter().all(|group| group.to_str().unwrap().starts_with("kata_s1")), "{groups:?}");
     }
 
     /// Runs in a child, because entering a group moves the whole process.

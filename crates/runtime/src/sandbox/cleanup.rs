@@ -107,7 +107,7 @@ async fn sweep(dirs: &Dirs, id: &SandboxId, by: Deadline) -> Vec<CleanupError> {
     let record = Record::load(dirs, id);
     let (groups, parents) = match &record {
         Some(record) => (record.cgroups.clone(), record.cgroup_parents.clone()),
-        None => (vec![cgroup::overhead_group(id)], Vec::new()),
+        None => (vec![cgroup::overhead_group(dirs, id)], Vec::new()),
     };
     let mut failures = kill_processes(id, record.as_ref(), &groups, by).await;
     let own = links::own_path(dirs, id);
