@@ -137,9 +137,17 @@ async fn surroundings(
 ) -> Result<(qemu::VmSpec, Size), SandboxError> {
     let request = &shared.request;
     make_dir(request)?;
-    held.home = Some(shared.cgroups.home());
+    let place = Place::of(request)?;
+    // Each of these waits for the kernel and none for another; everything started
+    // below must be born in the group.
     let group = main_group(request);
-    shared.cgroups.enter(&group).map_err(|source| SandboxError::Cgroup { path: group, source })?;
+    let (entered, network, verdict) = tokio::join!(
+        held.groups.enter(&shared.cgroups, &group),
+        place.attach(request),
+        qemu::accel::resolve(&request.config.hypervisor, &request.dirs),
+    );
+    held.network = network?;
+    entered.map_err(|source| SandboxError::Cgroup { path: group, source })?;
 
     let daemon = held.virtiofsd.insert(start_file_server(shared)?);
     record.virtiofsd = Identity::of(*shared.file_server.get_or_init(|| daemon.pid())).ok();
@@ -148,10 +156,6 @@ async fn surroundings(
     record.agent_url = Some(shared.agent_url.get_or_init(|| url).clone());
     save(request, record)?;
 
-    let place = Place::of(request)?;
-    let accelerator = qemu::accel::resolve(&request.config.hypervisor, &request.dirs);
-    let (network, verdict) = tokio::join!(place.attach(request), accelerator);
-    held.network = network?;
     let share = SharedFs {
         socket: file_server_socket(request),
         tag: names::SHARE_TAG.to_owned(),

@@ -1,9 +1,9 @@
 //! What of a sandbox lives in this process: its machine, its daemons, its place.
 
-use std::{fs, process::ExitStatus, time::Duration};
+use std::{fs, io, path::Path, process::ExitStatus, time::Duration};
 
 use osc_agent_protocol::{agent::OnlineCPUMemRequest, kind::chain};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     agent::Agent,
@@ -29,7 +29,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Everything the owner holds; filled as the boot goes along.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pub home: Option<Home>,
+    pub groups: Groups,
     pub virtiofsd: Option<Virtiofsd>,
     pub network: Option<Network>,
     pub vsock: Option<Vsock>,
@@ -116,8 +116,13 @@ impl Held {
         tasks.filter(vcpu).filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
     }
 
-    /// Ends the machine and its daemons.
-    pub(super) async fn release(&mut self, by: Deadline) {
+    /// Ends the machine and its daemons, and leaves the control groups meanwhile.
+    pub(super) async fn release(&mut self, cgroups: &Cgroups, by: Deadline) {
+        let mut groups = std::mem::take(&mut self.groups);
+        tokio::join!(groups.leave(cgroups), self.release_processes(by));
+    }
+
+    async fn release_processes(&mut self, by: Deadline) {
         if let Some(machine) = self.machine.take()
             && let Err(failures) = machine.stop(by).await
         {
@@ -137,11 +142,36 @@ impl Held {
         }
         self.vsock = None;
     }
+}
+
+/// The control groups this process is in. Moving takes the kernel many milliseconds,
+/// so a thread does it.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    home: Option<Home>,
+    moving: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Groups {
+    /// Moves the process into `group`.
+    pub(super) async fn enter(&mut self, cgroups: &Cgroups, group: &Path) -> io::Result<()> {
+        self.home = Some(cgroups.home());
+        let (cgroups, group) = (cgroups.clone(), group.to_owned());
+        let moving = self.moving.insert(tokio::task::spawn_blocking(move || cgroups.enter(&group)));
+        let moved = moving.await.map_err(io::Error::other)?;
+        self.moving = None;
+        moved
+    }
 
     /// Goes back to where the process was before the sandbox.
-    pub(super) fn leave_groups(&mut self, cgroups: &Cgroups) {
+    async fn leave(&mut self, cgroups: &Cgroups) {
+        // A boot given up half way may still be entering.
+        if let Some(moving) = self.moving.take() {
+            let _ = moving.await;
+        }
         if let Some(home) = self.home.take() {
-            cgroups.leave(&home);
+            let cgroups = cgroups.clone();
+            let _ = tokio::task::spawn_blocking(move || cgroups.leave(&home)).await;
         }
     }
 }

@@ -215,10 +215,8 @@ impl Owner {
             let elapsed_ms = began.elapsed().as_millis() as u64;
             tracing::debug!(sandbox.id = %request.id, step, elapsed_ms, "taking apart");
         };
-        self.held.release(Deadline::after(TEARDOWN)).await;
+        self.held.release(&self.shared.cgroups, Deadline::after(TEARDOWN)).await;
         elapsed("machine and daemons ended");
-        self.held.leave_groups(&self.shared.cgroups);
-        elapsed("control groups left");
         take_back(request).await;
         elapsed("cleaned up");
         self.shared.tasks.close();
