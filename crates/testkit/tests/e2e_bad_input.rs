@@ -104,7 +104,10 @@ fn an_agent_that_answers_rubbish_is_given_up() {
     let initrd = guest::initrd_with_init(&agent, &host.root);
     for kind in ["noise", "frame"] {
         let lines = format!("{}\nkernel_params = \"rubbish={kind}\"", path("initrd", &initrd));
-        drop_in(&host, &format!("[hypervisor.qemu]\n{lines}\n[agent.kata]\ndial_timeout = 10\n"));
+        drop_in(
+            &host,
+            &format!("[hypervisor.qemu]\n{lines}\n[agent.kata]\ndial_timeout = 10\nrequest_timeout_ms = 8000\n"),
+        );
         refused(&host, &[], &["agent"]);
     }
     host.end();

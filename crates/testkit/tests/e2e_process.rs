@@ -17,7 +17,7 @@ fn a_sandbox_has_a_kernel_of_its_own_and_exit_codes_reach_the_caller() {
     let guest = host.run(&[], &["uname", "-r"]).ok().text();
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
     assert!(!guest.is_empty() && guest != release, "guest {guest}, host {release}");
-    for (script, code) in [("true", 0), ("exit 7", 7), ("/no/such/binary", 127), ("sh -c 'kill -9 $$'", 137)] {
+    for (script, code) in [("true", 0), ("exit 7", 7), ("/no/such/binary", 127), ("sh -c 'kill -9 $$'; exit $?", 137)] {
         assert_eq!(host.run(&[], &["sh", "-c", script]).code, code, "{script}");
     }
     host.end();
