@@ -69,6 +69,10 @@ test: build ## everything continuous integration runs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
 
+.PHONY: test-scale
+test-scale: build ## many sandboxes at once and one after another; minutes of full load
+	cargo test --locked --package osc-testkit --test e2e_scale
+
 .PHONY: bench
 bench: build ## measure against references in the same run; table, and JSON beside it
 	cargo run --quiet --locked --package osc-testkit --bin bench
