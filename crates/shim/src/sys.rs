@@ -24,12 +24,6 @@ pub fn frugal_allocator() {
     }
 }
 
-/// Gives freed memory back to the kernel.
-pub fn trim() {
-    // SAFETY: may be called at any time by any thread.
-    unsafe { libc::malloc_trim(0) };
-}
-
 extern "C" fn nothing(_: libc::c_int) {}
 
 /// Lets this process do nothing on `number`. Programs it starts get the default

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     deadline::Deadline,
-    qemu::{self, Machine, SharedFs, Spawned},
+    qemu::{self, Machine, SharedFs, Spawned, VmSpec},
     share::{DaemonSpec, Virtiofsd},
     spec::{self, Limits as SpecLimits, Size},
     vsock::{Vsock, VsockError, VsockStream},
@@ -93,11 +93,12 @@ async fn start(
     shared: &Shared,
     record: &mut Record,
     held: &mut Held,
-    spec: qemu::VmSpec,
+    spec: VmSpec,
     size: Size,
     began: Instant,
 ) -> Result<(Agent, u32), SandboxError> {
     let request = &shared.request;
+    let accelerator = spec.accelerator;
     let machine = qemu::launch(spec, |_| Ok(())).await?;
     let pid = machine.pid().cast_unsigned();
     let _ = shared.pid.set(pid);
@@ -119,7 +120,7 @@ async fn start(
     let (started, dialled) = tokio::join!(started, dialled);
     // What QEMU said when it ended explains more than the silence that followed.
     let (machine, late) = started?;
-    held.own(machine, size.vcpus);
+    held.own(machine, size.vcpus, accelerator);
     let stream = dialled?;
     tracing::info!(sandbox.id = %request.id, elapsed_ms = millis(began), "agent reached");
 
@@ -130,11 +131,7 @@ async fn start(
 }
 
 /// Starts everything the machine is connected to and describes it.
-async fn surroundings(
-    shared: &Shared,
-    record: &mut Record,
-    held: &mut Held,
-) -> Result<(qemu::VmSpec, Size), SandboxError> {
+async fn surroundings(shared: &Shared, record: &mut Record, held: &mut Held) -> Result<(VmSpec, Size), SandboxError> {
     let request = &shared.request;
     make_dir(request)?;
     let place = Place::of(request)?;

@@ -14,7 +14,7 @@ use crate::{
     config::Mib,
     deadline::Deadline,
     network::Network,
-    qemu::{self, Machine, Running},
+    qemu::{self, Accelerator, Machine, Running},
     share::{DaemonError, Virtiofsd},
     spec::Size,
     vsock::Vsock,
@@ -35,6 +35,7 @@ pub(super) struct Held {
     pub vsock: Option<Vsock>,
     machine: Option<Machine<Running>>,
     vcpus: u32,
+    accelerator: Option<Accelerator>,
 }
 
 /// The end of a process of the sandbox.
@@ -75,9 +76,9 @@ pub(super) fn describe(exit: Option<qemu::Exit>) -> String {
 }
 
 impl Held {
-    /// Takes over a machine with `vcpus` processors.
-    pub(super) fn own(&mut self, machine: Machine<Running>, vcpus: u32) {
-        (self.machine, self.vcpus) = (Some(machine), vcpus);
+    /// Takes over a machine with `vcpus` processors executed by `accelerator`.
+    pub(super) fn own(&mut self, machine: Machine<Running>, vcpus: u32, accelerator: Accelerator) {
+        (self.machine, self.vcpus, self.accelerator) = (Some(machine), vcpus, Some(accelerator));
     }
 
     pub(super) fn hypervisor_end(&self) -> End {
@@ -92,7 +93,11 @@ impl Held {
     pub(super) async fn grow(&mut self, size: Size, agent: &Agent) -> Result<(), SandboxError> {
         let Some(machine) = &mut self.machine else { return Ok(()) };
         let missing = size.vcpus.saturating_sub(self.vcpus);
-        if missing > 0 {
+        if missing > 0 && self.accelerator != Some(Accelerator::Kvm) {
+            // QEMU 7.2 hands the room for translations out to the processors there
+            // are; one that comes when it is used up ends the machine.
+            tracing::warn!(missing, "emulated machines get no more processors: static sizing gives them at boot");
+        } else if missing > 0 {
             self.vcpus = machine.add_cpus(missing, Deadline::after(GROWTH)).await?;
             online(agent, missing, true).await?;
         }

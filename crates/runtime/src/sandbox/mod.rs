@@ -50,7 +50,8 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
-    agent::{Agent, AgentError, Limits as AgentLimits},
+    agent::Agent,
+    agent::{AgentError, Refusal},
     cgroup::Version as CgroupVersion,
     cleanup::{CleanupError, cleanup, kill_recorded_shim},
     containers::NewContainer,

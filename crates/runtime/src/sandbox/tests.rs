@@ -26,10 +26,7 @@ use protobuf::well_known_types::empty::Empty;
 use tokio::{net::UnixStream, sync::watch};
 use ttrpc::asynchronous::{Server, TtrpcContext, transport::Socket};
 
-use super::{
-    agent::{Agent, Limits},
-    *,
-};
+use super::{agent::Limits, *};
 use crate::{
     config::{Host, Mib},
     id::ExecId,

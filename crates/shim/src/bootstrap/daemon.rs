@@ -1,12 +1,12 @@
 //! The serving process.
 
-use std::{os::unix::net::UnixListener, time::Duration};
+use std::{ffi::CStr, os::unix::net::UnixListener, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::signal::Signal,
+    sys::{prctl::set_name, signal::Signal},
 };
 use osc_agent_protocol::kind::chain;
 use osc_runtime::{
@@ -26,6 +26,8 @@ use crate::{
     sys,
 };
 
+/// What lists of processes show, cut to 15 bytes by the kernel.
+const NAME: &CStr = c"containerd-shim-kata-v2";
 /// Worker threads: enough to keep serving while one is busy, few enough to idle
 /// cheaply.
 const WORKERS: usize = 2;
@@ -44,6 +46,8 @@ const FAREWELL: Duration = Duration::from_secs(6);
 /// When the process cannot be set up.
 pub fn serve(args: &Args, around: Surroundings) -> Result<()> {
     sys::frugal_allocator();
+    // Started by way of /proc/self/exe, it would be called `exe` in lists of processes.
+    set_name(NAME).context("cannot set the process name")?;
     let socket = around.socket.context("no socket was passed: this program is started by a container engine")?;
     let listener = UnixListener::from(sys::inherited(socket).context("the passed socket is not open")?);
     let id = ContainerId::new(args.id.as_str())?;
