@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -33,9 +34,12 @@ fn read(path: PathBuf) -> Option<Process> {
     (!command.is_empty()).then_some(Process { pid, command })
 }
 
-/// Sends SIGKILL.
+/// Sends SIGKILL; a process that has ended since it was found needs none.
 pub fn kill_9(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => panic!("cannot kill process {pid}: {error}"),
+    }
 }
 
 /// Proportional set size of a process, in KiB; `None` once it is gone.
