@@ -1,0 +1,1 @@
+//! Scheduler and controllers: they speak only to the API.

@@ -1,0 +1,1 @@
+//! What objects look like: structural schemas, pruning, defaults, validation.

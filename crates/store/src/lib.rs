@@ -1,0 +1,1 @@
+//! Crash-safe storage with one increasing revision and a history to watch.
