@@ -4,11 +4,12 @@
 use std::{
     ffi::{CStr, CString},
     io,
+    ops::RangeInclusive,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     path::Path,
 };
 
-use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signal::SigSet;
 use tokio::io::unix::AsyncFd;
 
 /// Attributes of `mount_setattr(2)`; libc does not name them yet.
@@ -159,21 +160,19 @@ pub fn replace(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
 }
 
-/// Gives signals that are ignored without the program's doing their default
-/// action back, and blocks none: Rust programs ignore SIGPIPE, and `posix_spawn`
-/// of the C library leaves its two internal signals ignored.
+/// Gives every signal its default action and blocks none, whatever was
+/// inherited: Rust programs ignore SIGPIPE, `posix_spawn` of the C library leaves
+/// its two internal signals ignored, and whoever started us may ignore more.
 pub fn reset_signals() -> io::Result<()> {
-    /// `SIGCANCEL` and `SIGSETXID` of glibc, which its `sigaction` refuses.
-    const INTERNAL: [libc::c_int; 2] = [32, 33];
+    /// Signals there are; glibc's own `sigaction` refuses two of them.
+    const ALL: RangeInclusive<libc::c_int> = 1..=64;
     /// Handler, flags, restorer and mask, all zero: the default action.
     const DEFAULT: [u64; 4] = [0; 4];
-    for signal in INTERNAL {
+    for signal in ALL.filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
         let (action, old) = (DEFAULT.as_ptr(), std::ptr::null_mut::<u64>());
         // SAFETY: `action` has the kernel's layout with a mask of eight bytes; the default action runs no code.
         check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, size_of::<u64>()) })?;
     }
-    // SAFETY: the default action runs no code of ours.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     SigSet::empty().thread_set_mask()?;
     Ok(())
 }
