@@ -14,12 +14,13 @@ use std::{
 use object::{
     LittleEndian,
     elf::NoteType,
-    read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader},
+    read::elf::{ElfFile64, FileHeader, ProgramHeader},
 };
 
 use crate::{
     command::{self, Limits},
     error::BuildError,
+    sparse,
 };
 
 /// No kernel is larger; a damaged header must not make us allocate.
@@ -34,15 +35,12 @@ const PVH_NOTE: NoteType = NoteType(18);
 pub fn vmlinux(image: &[u8], package: &str) -> Result<Vec<u8>, BuildError> {
     let problem = |problem| BuildError::KernelImage { package: package.to_owned(), problem };
     let (payload, size) = payload(image).map_err(problem)?;
-    let mut kernel = decompress(&image[payload], size, package)?;
+    let kernel = decompress(&image[payload], size, package)?;
     if kernel.len() != size as usize {
         return Err(problem("its size is not the one its header gives"));
     }
-    let end = check(&kernel).map_err(problem)?;
-    // Relocations for address randomisation follow the ELF file; they are only
-    // of use to the decompressor that we do without.
-    kernel.truncate(end);
-    Ok(kernel)
+    check(&kernel).map_err(problem)?;
+    sparse::without_empty_pages(&kernel).ok_or_else(|| problem("its ELF headers point outside the file"))
 }
 
 /// Where the compressed kernel is, without its trailing size, and that size.
@@ -124,23 +122,14 @@ fn lz4_legacy(stream: &[u8], size: usize) -> io::Result<Vec<u8>> {
     Ok(kernel)
 }
 
-/// Checks that QEMU can start `kernel`, and says where its ELF part ends.
-fn check(kernel: &[u8]) -> Result<usize, &'static str> {
+/// Checks that QEMU can start `kernel`.
+fn check(kernel: &[u8]) -> Result<(), &'static str> {
     const NOT_ELF: &str = "its content is not a 64-bit ELF kernel";
     let elf = ElfFile64::<LittleEndian>::parse(kernel).map_err(|_| NOT_ELF)?;
     let (header, order) = (elf.elf_header(), elf.endian());
     let programs = header.program_headers(order, kernel).map_err(|_| NOT_ELF)?;
     let pvh = programs.iter().any(|program| has_pvh_note(program, order, kernel));
-    if !pvh {
-        return Err("it has no PVH entry point");
-    }
-    let table = |offset: u64, entry: u16, count: u16| offset + u64::from(entry) * u64::from(count);
-    let headers = table(header.e_shoff(order), header.e_shentsize(order), header.e_shnum(order));
-    let sections = header.section_headers(order, kernel).map_err(|_| NOT_ELF)?;
-    let ends = sections.iter().filter_map(|section| section.file_range(order)).map(|(start, length)| start + length);
-    let segments = programs.iter().map(|program| program.p_offset(order) + program.p_filesz(order));
-    let end = ends.chain(segments).fold(headers, u64::max);
-    usize::try_from(end).ok().filter(|end| *end <= kernel.len()).ok_or("its ELF headers point outside the file")
+    if pvh { Ok(()) } else { Err("it has no PVH entry point") }
 }
 
 fn has_pvh_note(program: &impl ProgramHeader<Endian = LittleEndian>, order: LittleEndian, kernel: &[u8]) -> bool {

@@ -26,6 +26,7 @@ mod kernel;
 mod manifest;
 pub mod modules;
 mod rootfs;
+mod sparse;
 
 use std::{
     fmt, fs,
