@@ -23,6 +23,14 @@ pub enum BootError {
     /// A path cannot be written on QEMU's command line.
     #[error("path {} is not UTF-8: QEMU cannot be given it, rename it", .0.display())]
     Path(PathBuf),
+    /// The kernel could not be put into guest memory.
+    #[error("cannot load kernel {} into guest memory: check the file and the memory of the host", path.display())]
+    Kernel {
+        /// The kernel.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A socket of the machine could not be made or reached.
     #[error("cannot {action} {}: check that the sandbox directory exists and the daemon behind it runs", path.display())]
     Socket {
@@ -99,9 +107,10 @@ impl BootError {
         match self {
             Self::Missing { .. } => Kind::NotFound,
             Self::Path(_) => Kind::Invalid,
-            Self::Socket { source, .. } | Self::Netns { source, .. } | Self::Spawn { source, .. } => {
-                Kind::of_io(source)
-            }
+            Self::Kernel { source, .. }
+            | Self::Socket { source, .. }
+            | Self::Netns { source, .. }
+            | Self::Spawn { source, .. } => Kind::of_io(source),
             Self::Place { .. } | Self::Ended { .. } => Kind::Unavailable,
             Self::Slow { .. } => Kind::Timeout,
             Self::Control { source, .. } => source.kind(),

@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use tokio::{
     net::UnixStream,
     sync::{broadcast, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
 };
 
 use super::{
@@ -22,10 +22,11 @@ use super::{
     hotplug::Inventory,
     kernel::clock_word,
     lines::Tail,
+    preload::{Preloaded, preload},
     process::{Exit, Launch, Process},
     qmp::{Client, Event, QmpError, RunState},
     socket,
-    spec::{VmSpec, VsockDevice},
+    spec::{MemoryBackend, VmSpec, VsockDevice},
     stderr, sys,
 };
 use crate::deadline::Deadline;
@@ -107,7 +108,8 @@ async fn spawn(
     if let Some(word) = clock_word(spec.accelerator, sys::tsc_khz()) {
         spec.boot.command_line = format!("{word} {}", spec.boot.command_line);
     }
-    let line = CommandLine::build(&mut spec, channels)?;
+    let preloaded = preloaded(&spec).await?;
+    let line = CommandLine::build(&mut spec, channels, preloaded)?;
     let failed =
         |source| BootError::Spawn { binary: spec.binary.clone(), cure: "the host is out of descriptors", source };
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()))?;
@@ -122,6 +124,16 @@ async fn spawn(
     let process = Process::spawn(launch, place).await?;
     let (stderr, logging) = stderr::follow(reader, process.pid()).map_err(failed)?;
     Ok((Body { name: spec.name, process, console, stderr, logging, files: Vec::new() }, Spawned { qmp, inventory }))
+}
+
+/// Memory with the kernel in it, where memory can be made without QEMU.
+async fn preloaded(spec: &VmSpec) -> Result<Option<Preloaded>, BootError> {
+    if spec.memory.backend != MemoryBackend::Memfd {
+        return Ok(None);
+    }
+    let (kernel, size) = (spec.boot.kernel.clone(), spec.memory.boot);
+    let loaded = spawn_blocking(move || preload(&kernel, size)).await.map_err(io::Error::other).flatten();
+    loaded.map_err(|source| BootError::Kernel { path: spec.boot.kernel.clone(), source })
 }
 
 fn remove(files: &[PathBuf]) -> Vec<StopError> {

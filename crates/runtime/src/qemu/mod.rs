@@ -13,6 +13,7 @@ mod hotplug;
 mod kernel;
 pub(crate) mod lines;
 mod machine;
+mod preload;
 mod process;
 mod qmp;
 mod socket;

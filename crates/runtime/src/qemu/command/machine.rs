@@ -17,7 +17,7 @@ const BOARD: &str = "q35,hpet=off,sata=off,smbus=off,usb=off,vmport=off,smm=off,
 /// run byte by byte) or that cost time at each switch of tasks and have no users.
 const EMULATED: &str = "max,-erms,-fsrm,-mpx,-pku";
 
-pub(super) fn add(line: &mut CommandLine, spec: &VmSpec) -> Result<(), BootError> {
+pub(super) fn add(line: &mut CommandLine, spec: &VmSpec, kernel: Option<String>) -> Result<(), BootError> {
     // No files of the host's administrator, no default devices, nothing on screen, and a reset is an end.
     for flag in ["-no-user-config", "-nodefaults", "-nographic", "-no-reboot"] {
         line.flag(flag);
@@ -44,7 +44,10 @@ pub(super) fn add(line: &mut CommandLine, spec: &VmSpec) -> Result<(), BootError
 
     line.option("-rtc", "base=utc,driftfix=slew,clock=host");
     line.option("-global", "kvm-pit.lost_tick_policy=discard");
-    line.option("-kernel", plain(&spec.boot.kernel)?);
+    match kernel {
+        Some(path) => line.option("-kernel", path),
+        None => line.option("-kernel", plain(&spec.boot.kernel)?),
+    }
     match &spec.boot.root {
         Root::Initrd(path) => line.option("-initrd", plain(path)?),
         Root::Image(path) => {

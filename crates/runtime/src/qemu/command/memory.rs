@@ -9,17 +9,22 @@ use crate::{
     },
 };
 
-pub(super) fn add(line: &mut CommandLine, memory: &Memory) -> Result<(), BootError> {
+/// The memory of the board, which is the file `made` when that exists already.
+pub(super) fn add(line: &mut CommandLine, memory: &Memory, made: Option<String>) -> Result<(), BootError> {
     let mut size = format!("{}M", memory.boot.0);
     if memory.max > memory.boot {
         size.push_str(&format!(",slots={},maxmem={}M", memory.slots, memory.max.0));
     }
     line.option("-m", size);
-    let mut object = match &memory.backend {
-        MemoryBackend::Memfd => format!("memory-backend-memfd,id=dimm1,size={}M,share=on", memory.boot.0),
-        MemoryBackend::Hugepages(path) | MemoryBackend::File(path) => {
-            format!("memory-backend-file,id=dimm1,size={}M,mem-path={},share=on", memory.boot.0, listed(path)?)
-        }
+    let path = match (made, &memory.backend) {
+        (Some(path), _) => Some(path),
+        (None, MemoryBackend::Memfd) => None,
+        (None, MemoryBackend::Hugepages(path) | MemoryBackend::File(path)) => Some(listed(path)?),
+    };
+    let size = memory.boot.0;
+    let mut object = match path {
+        Some(path) => format!("memory-backend-file,id=dimm1,size={size}M,mem-path={path},share=on"),
+        None => format!("memory-backend-memfd,id=dimm1,size={size}M,share=on"),
     };
     if memory.prealloc {
         object.push_str(",prealloc=on");

@@ -13,6 +13,7 @@ mod memory;
 mod nic;
 
 use std::{
+    fs::File,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
 };
@@ -22,7 +23,7 @@ pub(super) use self::{
     memory::backend as memory_backend,
     nic::{mac_text, vectors as nic_vectors},
 };
-use super::{error::BootError, spec::VmSpec};
+use super::{error::BootError, preload::Preloaded, spec::VmSpec};
 
 /// Open sockets handed to QEMU.
 pub(super) struct Channels {
@@ -51,14 +52,17 @@ pub(super) struct CommandLine {
 }
 
 impl CommandLine {
-    /// The arguments for `spec`, whose descriptors move into the result.
-    pub fn build(spec: &mut VmSpec, channels: Channels) -> Result<Self, BootError> {
+    /// The arguments for `spec`, whose descriptors move into the result. With
+    /// `preloaded` the machine gets that memory and the kernel in it.
+    pub fn build(spec: &mut VmSpec, channels: Channels, preloaded: Option<Preloaded>) -> Result<Self, BootError> {
         let mut line = Self::default();
         line.option("-name", format!("sandbox-{},debug-threads=on", spec.name));
         line.option("-uuid", spec.uuid());
         line.option("-pidfile", plain(&spec.pid_file())?);
-        machine::add(&mut line, spec)?;
-        memory::add(&mut line, &spec.memory)?;
+        let preloaded = preloaded.map(|Preloaded { memory, stub }| (line.open(memory), line.open(stub)));
+        let (memory, kernel) = preloaded.unzip();
+        machine::add(&mut line, spec, kernel)?;
+        memory::add(&mut line, &spec.memory, memory)?;
         devices::add(&mut line, spec, channels)?;
         for nic in std::mem::take(&mut spec.nics) {
             nic::add(&mut line, nic);
@@ -83,6 +87,11 @@ impl CommandLine {
         let number = fd.as_raw_fd();
         self.inherited.push(fd);
         number
+    }
+
+    /// Keeps `file` open in QEMU and gives the path under which it finds it.
+    fn open(&mut self, file: File) -> String {
+        format!("/proc/self/fd/{}", self.inherit(file.into()))
     }
 
     /// The numbers of several descriptors, separated as QEMU wants them.

@@ -66,8 +66,12 @@ fn channels(numbers: &mut Numbers) -> Channels {
     Channels { qmp: numbers.next(), console: numbers.next(), vsock: None, share: None }
 }
 
-fn golden(name: &str, mut spec: VmSpec, channels: Channels) {
-    let line = CommandLine::build(&mut spec, channels).unwrap();
+fn golden(name: &str, spec: VmSpec, channels: Channels) {
+    golden_preloaded(name, spec, channels, None);
+}
+
+fn golden_preloaded(name: &str, mut spec: VmSpec, channels: Channels, preloaded: Option<Preloaded>) {
+    let line = CommandLine::build(&mut spec, channels, preloaded).unwrap();
     let mut found = String::new();
     for arg in &line.args {
         let separator = if arg.starts_with('-') && !found.is_empty() { "\n" } else { " " };
@@ -112,7 +116,8 @@ fn pod_under_emulation() {
         share: Some(numbers.next()),
         ..channels(&mut numbers)
     };
-    golden("emulated.txt", spec, channels);
+    let preloaded = Preloaded { memory: numbers.next().into(), stub: numbers.next().into() };
+    golden_preloaded("emulated.txt", spec, channels, Some(preloaded));
 }
 
 #[test]
@@ -142,6 +147,6 @@ fn a_path_that_is_no_text_is_refused() {
     use std::os::unix::ffi::OsStrExt;
     let mut spec = spec();
     spec.boot.kernel = std::ffi::OsStr::from_bytes(b"/guest/\xff").into();
-    let error = CommandLine::build(&mut spec, channels(&mut Numbers(760))).unwrap_err();
+    let error = CommandLine::build(&mut spec, channels(&mut Numbers(760)), None).unwrap_err();
     assert!(matches!(error, BootError::Path(_)), "{error}");
 }
