@@ -1,0 +1,4 @@
+//! CEL.
+/// A compiled expression.
+#[derive(Clone, Debug)]
+pub struct Program {}
