@@ -1,0 +1,7 @@
+//! Choosing objects by label and by field.
+
+mod field;
+mod label;
+
+pub use field::FieldSelector;
+pub use label::{LabelSelector, SelectorError};
