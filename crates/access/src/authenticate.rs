@@ -133,8 +133,9 @@ fn from_certificate(certificate: &CertificateDer<'_>) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::Authority;
+    use crate::ca::{Authority, Leaf};
     use crate::token::{Named, Request};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose};
     use rustls::pki_types::pem::PemObject;
     use time::Duration;
 
@@ -162,16 +163,26 @@ mod tests {
         authenticator.signer.issue(&request, now).unwrap().text
     }
 
+    /// The library that makes certificates keeps one organisation by its name; a second one needs its number.
+    fn two_groups(authority: &Authority, now: OffsetDateTime) -> Leaf {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "jane");
+        params.distinguished_name.push(DnType::OrganizationName, "dev");
+        params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), "ops");
+        authority.issue("jane", params, ExtendedKeyUsagePurpose::ClientAuth, now).unwrap()
+    }
+
     #[test]
     fn certificates_name_user_and_groups() {
         let (directory, authenticator) = authenticator();
         let now = OffsetDateTime::now_utc();
         let authority = Authority::open(directory.path(), now).unwrap();
-        let leaf = authority.client("jane", &["dev", "ops"], now).unwrap();
+        let leaf = two_groups(&authority, now);
         let peer = [CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()];
         let seen = authenticator.authenticate(&peer, Some("Bearer rubbish"), everything_lives, now).unwrap();
         assert_eq!(seen, Identity::new("jane", ["dev", "ops"]), "the certificate comes first");
-        let nameless = authority.client("", &["system:masters"], now).unwrap();
+        let nameless = authority.client("", Some("system:masters"), now).unwrap();
         let peer = [CertificateDer::from_pem_slice(nameless.certificate_pem.as_bytes()).unwrap()];
         let refused = authenticator.authenticate(&peer, None, everything_lives, now);
         assert_eq!(refused, Err(Unauthorized::Certificate));

@@ -44,18 +44,18 @@ impl Authority {
         self.issue(subject, params, ExtendedKeyUsagePurpose::ServerAuth, now)
     }
 
-    /// A certificate by which a client is `user` in `groups`.
-    pub fn client(&self, user: &str, groups: &[&str], now: OffsetDateTime) -> Result<Leaf, CaError> {
+    /// A certificate by which a client is `user`, in `group` if there is one.
+    pub fn client(&self, user: &str, group: Option<&str>, now: OffsetDateTime) -> Result<Leaf, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, user);
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
+        if let Some(group) = group {
+            params.distinguished_name.push(DnType::OrganizationName, group);
         }
         self.issue(user, params, ExtendedKeyUsagePurpose::ClientAuth, now)
     }
 
-    fn issue(
+    pub(crate) fn issue(
         &self,
         subject: &str,
         mut params: CertificateParams,

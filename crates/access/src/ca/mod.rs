@@ -6,9 +6,11 @@
 
 mod leaf;
 mod tls;
+mod trust;
 
 pub use leaf::{Leaf, expiry};
 pub use tls::ServerCertificate;
+pub use trust::{BadBundle, trusting};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -143,15 +143,15 @@ mod tests {
         for name in ["127.0.0.1", "kubernetes.default.svc"] {
             assert_eq!(handshake(config.clone(), client(&own, None), name).unwrap(), None);
         }
-        let leaf = own.client("jane", &["dev", "ops"], now).unwrap();
+        let leaf = own.client("jane", Some("dev"), now).unwrap();
         let seen = handshake(config.clone(), client(&own, Some(&leaf)), "127.0.0.1").unwrap();
         assert_eq!(seen.unwrap().len(), 1);
 
         handshake(config.clone(), client(&own, None), "example.org").expect_err("another name");
         handshake(config.clone(), client(&foreign, None), "127.0.0.1").expect_err("a server it does not trust");
-        let stranger = foreign.client("jane", &[], now).unwrap();
+        let stranger = foreign.client("jane", None, now).unwrap();
         handshake(config.clone(), client(&own, Some(&stranger)), "127.0.0.1").expect_err("a foreign client");
-        let ended = own.client("jane", &[], now - time::Duration::days(400)).unwrap();
+        let ended = own.client("jane", None, now - time::Duration::days(400)).unwrap();
         handshake(config, client(&own, Some(&ended)), "127.0.0.1").expect_err("an ended client");
     }
 
