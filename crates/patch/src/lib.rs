@@ -20,6 +20,8 @@ mod json;
 pub mod managed;
 mod merge;
 mod strategic;
+#[cfg(test)]
+mod testing;
 mod typed;
 
 pub use apply::{ApplyError, Conflict, Conflicts, apply};

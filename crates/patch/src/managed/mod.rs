@@ -101,7 +101,7 @@ pub fn track(node: Node<'_>, old: Option<&Value>, new: &mut Value, by: &Manager)
     let nothing = Value::Object(Map::new());
     let change = by.change(place, old.unwrap_or(&nothing), new);
     owners.give_way(&change);
-    let taken = by.ownable(change.changed());
+    let taken = by.ownable(change.taken());
     if !taken.is_empty() {
         let owner = owners.entry(Id::update(by), by);
         owner.fields.union(taken);

@@ -1,6 +1,6 @@
 //! `metadata.managedFields`, read and written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -128,50 +128,39 @@ impl Owners {
 
     /// Keeps the number of ordinary writers bounded: what the oldest owned passes to one common owner for each version.
     pub fn cap(&mut self) {
-        let mut updaters: Vec<(Option<Timestamp>, Id)> = self
-            .by_id
-            .iter()
-            .filter(|(id, _)| id.operation == Operation::Update)
-            .map(|(id, owner)| (owner.time, id.clone()))
-            .collect();
-        updaters.sort();
-        let mut count = updaters.len();
+        let mut oldest: Vec<(Option<Timestamp>, Id)> =
+            self.updaters().map(|(id, owner)| (owner.time, id.clone())).collect();
+        oldest.sort();
         let mut first_of: BTreeMap<String, Id> = BTreeMap::new();
-        let mut buckets = BTreeSet::new();
-        for (time, id) in updaters {
-            if count <= MAX_UPDATERS {
+        for (_, id) in oldest {
+            if self.updaters().count() <= MAX_UPDATERS {
                 break;
             }
-            let bucket = Id {
-                operation: Operation::Update,
-                manager: ANCIENT.to_owned(),
-                api_version: id.api_version.clone(),
-                subresource: String::new(),
-            };
             // The oldest of its version waits for a second one: alone it would only change its name.
-            let Some(first) = first_of.get(&id.api_version) else {
-                first_of.insert(id.api_version.clone(), id);
-                continue;
-            };
-            if buckets.insert(bucket.clone()) && *first != bucket {
-                let first = first.clone();
-                self.pour(&first, &bucket, None);
+            match first_of.get(&id.api_version) {
+                None => {
+                    first_of.insert(id.api_version.clone(), id);
+                }
+                Some(first) => {
+                    let bucket = Id { manager: ANCIENT.to_owned(), subresource: String::new(), ..id.clone() };
+                    self.pour(first, &bucket);
+                    self.pour(&id, &bucket);
+                }
             }
-            self.pour(&id, &bucket, time);
-            count -= 1;
         }
     }
 
+    fn updaters(&self) -> impl Iterator<Item = (&Id, &Owner)> {
+        self.by_id.iter().filter(|(id, _)| id.operation == Operation::Update)
+    }
+
     /// Moves all that `from` owns to `into`.
-    fn pour(&mut self, from: &Id, into: &Id, time: Option<Timestamp>) {
-        if from == into {
-            return;
-        }
+    fn pour(&mut self, from: &Id, into: &Id) {
         let Some(source) = self.by_id.remove(from) else { return };
         match self.by_id.get_mut(into) {
             Some(target) => {
                 target.fields.union(source.fields);
-                target.time = target.time.max(time).max(source.time);
+                target.time = target.time.max(source.time);
             }
             None => {
                 self.by_id.insert(into.clone(), source);

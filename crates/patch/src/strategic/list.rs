@@ -18,12 +18,12 @@ pub(super) fn merge<'p>(
     change: &'p [Value],
     path: &mut Trail<'p>,
 ) -> Result<Vec<Value>, PatchError> {
-    if !list.is_some_and(|list| list.patch_strategy().merge) {
-        return Ok(change.to_vec());
-    }
+    let Some(node) = list.filter(|list| list.patch_strategy().merge) else {
+        return Ok(change.iter().filter_map(directives::plain).collect());
+    };
     let Some(first) = change.iter().chain(&present).next() else { return Ok(present) };
-    if first.is_object() {
-        merge_items(list, present, change, path)
+    if first.is_object() || node.patch_merge_key().is_some() {
+        merge_items(node, present, change, path)
     } else {
         let live = positions(&present, None);
         Ok(arrange(union(present, change), change, &live, None))
@@ -80,12 +80,12 @@ fn check_order(change: &[Value], order: &[Value], key: Option<&str>, path: &Trai
 
 /// Merges lists of objects by their merge key.
 fn merge_items<'p>(
-    list: Option<Node<'_>>,
+    list: Node<'_>,
     mut present: Vec<Value>,
     change: &'p [Value],
     path: &mut Trail<'p>,
 ) -> Result<Vec<Value>, PatchError> {
-    let Some(key) = list.and_then(Node::patch_merge_key) else {
+    let Some(key) = list.patch_merge_key() else {
         return Err(path.directive("cannot merge lists without merge key".to_owned()));
     };
     let no_key = |path: &Trail<'_>| PatchError::NoMergeKey { path: path.to_string(), key: key.to_owned() };
@@ -117,7 +117,7 @@ fn merge_items<'p>(
     }
     present.retain(|item| !deleted.contains(&order::name(item, Some(key))));
     let live = positions(&present, Some(key));
-    let items = list.and_then(Node::items);
+    let items = list.items();
     let mut merged = present;
     let mut at: HashMap<Element, usize> = live.clone();
     for (name, fields) in changes {

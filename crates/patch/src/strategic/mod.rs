@@ -65,9 +65,8 @@ fn merge_objects<'p>(
     match patch.get(PATCH).map(Value::as_str) {
         None | Some(Some("merge")) => {}
         Some(Some("replace")) => {
-            let mut rest = patch.clone();
-            rest.remove(PATCH);
-            return Ok(rest);
+            let rest = patch.iter().filter(|(name, value)| *name != PATCH && !value.is_null());
+            return Ok(rest.filter_map(|(name, value)| Some((name.clone(), directives::plain(value)?))).collect());
         }
         Some(Some("delete")) => return Ok(Map::new()),
         Some(_) => return Err(path.directive(format!("unknown patch type {} in map", patch[PATCH]))),

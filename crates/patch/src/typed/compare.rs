@@ -10,7 +10,7 @@ use crate::fields::{Element, Entry, Set};
 pub struct Change {
     /// Only in the new one.
     pub added: Set,
-    /// In both, with different values.
+    /// In both, with different values; also everything below something that became a value of another kind.
     pub modified: Set,
     /// Only in the old one.
     pub removed: Set,
@@ -40,11 +40,18 @@ impl Change {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
 
-    /// Added and modified fields together.
+    /// Fields whose present value somebody else may not want.
     pub fn changed(&self) -> Set {
         let mut changed = self.added.clone();
         changed.union(self.modified.clone());
         changed
+    }
+
+    /// Fields that belong to whoever made this change.
+    pub fn taken(&self) -> Set {
+        let mut taken = self.changed();
+        taken.subtract(&self.removed);
+        taken
     }
 }
 
@@ -86,6 +93,7 @@ fn both(place: Place<'_>, old: &Value, new: &Value) -> Step {
         _ => {
             whole = true;
             change.removed = all(place, old);
+            change.modified = change.removed.clone();
             change.added = all(place, new);
         }
     }

@@ -5,8 +5,7 @@ use serde_json::Value;
 use super::{Place, Shape};
 use crate::fields::{Element, Set};
 
-/// Removes the fields in `set`, each with everything below it. An object or list that loses its last field or item
-/// goes away too.
+/// Removes the fields in `set`, each with everything below it.
 pub fn remove(place: Place<'_>, value: &mut Value, set: &Set) {
     match (place.shape(value), value) {
         (Shape::Fields, Value::Object(fields)) => {
@@ -20,19 +19,12 @@ pub fn remove(place: Place<'_>, value: &mut Value, set: &Set) {
 }
 
 fn keep(place: Place<'_>, value: &mut Value, set: &Set, element: &Element) -> bool {
-    let Some(entry) = set.get(element) else { return true };
-    if entry.owned {
-        return false;
-    }
-    let before = is_empty(value);
-    remove(place, value, &entry.below);
-    before || !is_empty(value)
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
+    match set.get(element) {
+        Some(entry) if entry.owned => false,
+        Some(entry) => {
+            remove(place, value, &entry.below);
+            true
+        }
+        None => true,
     }
 }
