@@ -30,7 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history: 20_000, history_bytes: 256 << 20, recent: 4096, recent_bytes: 8 << 20, cache_bytes: 8 << 20 }
+        Self { history: 20_000, history_bytes: 128 << 20, recent: 4096, recent_bytes: 8 << 20, cache_bytes: 8 << 20 }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::change::Event;
 use crate::disk::{Disk, LogLimits, LogPage};
@@ -27,6 +28,8 @@ pub struct Watch {
     feed: Arc<Feed>,
     prefix: Prefix,
     bell: watch::Receiver<()>,
+    /// The next part of the log, while it is read from disk.
+    reading: Option<JoinHandle<Result<LogPage, HistoryError>>>,
     /// Taken and not yet handed out.
     ahead: VecDeque<Arc<Event>>,
     /// All changes up to this one were handed out or are in `ahead`.
@@ -38,7 +41,7 @@ pub struct Watch {
 impl Watch {
     pub(crate) fn new(disk: Arc<Disk>, feed: Arc<Feed>, prefix: Prefix, after: Revision) -> Self {
         let bell = feed.join(&prefix);
-        Self { disk, feed, prefix, bell, ahead: VecDeque::new(), taken: after, seen: after }
+        Self { disk, feed, prefix, bell, reading: None, ahead: VecDeque::new(), taken: after, seen: after }
     }
 
     /// The next change, waiting for it if there is none yet.
@@ -73,7 +76,8 @@ impl Watch {
 
     /// Every change up to this revision was handed out: a client that has them may go on from here.
     ///
-    /// It advances although none of the objects watched changed.
+    /// It advances although none of the objects watched changed. What has to be read from disk first counts only
+    /// when [`next`](Self::next) has gone through it, so call this beside waiting there.
     pub fn progress(&mut self) -> Revision {
         if self.ahead.is_empty()
             && let News::Nothing(upto) = self.feed.after(&self.prefix, self.taken, 1)
@@ -90,14 +94,19 @@ impl Watch {
         self.ahead = events;
     }
 
-    async fn read_log(&self) -> Result<LogPage, HistoryError> {
-        let (disk, prefix, after) = (self.disk.clone(), self.prefix.clone(), self.taken);
-        let read = move || {
-            let limits = LogLimits { events: AHEAD, bytes: AHEAD_BYTES, scanned: SCAN };
-            disk.snapshot()?.log(after, Some(&prefix), &limits)
-        };
+    async fn read_log(&mut self) -> Result<LogPage, HistoryError> {
+        // Kept when the wait is cancelled: who polls often and briefly would otherwise never get anywhere.
+        let reading = self.reading.get_or_insert_with(|| {
+            let (disk, prefix, after) = (self.disk.clone(), self.prefix.clone(), self.taken);
+            tokio::task::spawn_blocking(move || {
+                let limits = LogLimits { events: AHEAD, bytes: AHEAD_BYTES, scanned: SCAN };
+                disk.snapshot()?.log(after, Some(&prefix), &limits)
+            })
+        });
+        let page = reading.await;
+        self.reading = None;
         // The blocking pool refuses only while the runtime stops.
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(ReadError::Closed.into()))
+        page.unwrap_or_else(|_| Err(ReadError::Closed.into()))
     }
 }
 

@@ -95,7 +95,9 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "write failed");
-                self.recover();
+                if !self.disk.is_down() {
+                    self.recover();
+                }
                 let untouched = next.into_iter().map(|(_, reply)| reply);
                 answer(replies.into_iter().chain(untouched).map(|reply| (reply, Err(error.clone().into()))));
             }

@@ -1,5 +1,7 @@
 //! Many writers and watches at once.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::collections::BTreeMap;

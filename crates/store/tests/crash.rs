@@ -1,9 +1,11 @@
 //! Processes that write and are killed, or have no space left. The test starts itself as that process.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{key, open, text};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use osc_store::{Change, Expect, OpenError, Options, Prefix, Revision, Store, WriteError};
+use osc_store::{Change, Expect, Key, OpenError, Options, Prefix, Revision, Store, WriteError};
 
 const DIR: &str = "OSC_STORE_TEST_DIR";
 const ROUNDS: usize = 50;
@@ -38,26 +40,21 @@ fn parse(bytes: &Bytes) -> (u64, u64) {
 /// In the process that is killed: writes without end, and tells each write that was acknowledged.
 async fn write_for_ever(dir: &Path) {
     let store = open(dir, options());
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                let pair = [key("left", &writer.to_string()), key("right", &writer.to_string())];
-                let mut n = store.get(&pair[0]).unwrap().map_or(0, |entry| parse(&entry.value).1);
-                loop {
-                    n += 1;
-                    let changes = pair
-                        .iter()
-                        .map(|key| Change::put(key.clone(), Expect::Any, move |revision| value(revision, n)));
-                    let done = store.write(changes.collect()).await.unwrap();
-                    writeln!(std::io::stdout(), "ack {} {writer} {n}", done.revision).unwrap();
-                }
-            })
-        })
-        .collect();
-    for writer in writers {
-        writer.await.unwrap();
+    let mut writers = tokio::task::JoinSet::<()>::new();
+    for writer in 0..WRITERS {
+        let store = store.clone();
+        writers.spawn(async move {
+            let pair = [key("left", &writer.to_string()), key("right", &writer.to_string())];
+            let mut n = store.get(&pair[0]).unwrap().map_or(0, |entry| parse(&entry.value).1);
+            loop {
+                n += 1;
+                let change = |key: &Key| Change::put(key.clone(), Expect::Any, move |revision| value(revision, n));
+                let done = store.write(pair.iter().map(change).collect()).await.unwrap();
+                println!("ack {} {writer} {n}", done.revision);
+            }
+        });
     }
+    writers.join_all().await;
 }
 
 /// What a killed process has acknowledged: number and revision of the last write of each writer.
@@ -111,6 +108,7 @@ async fn check(dir: &Path, acks: &Acks, before: Revision) -> Revision {
     let revision = store.revision().unwrap();
     assert!(revision > before);
     let mut written = HashMap::new();
+    // A watch of the last few hundred: what is older has been looked at, or is compacted.
     let mut watch = store
         .watch(&Prefix::resource("", "pods").unwrap(), before.max(Revision::new(revision.get().saturating_sub(500))))
         .unwrap();

@@ -147,6 +147,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn looks_like_a_file_and_leaves_the_file(
             below in proptest::collection::vec(any::<u8>(), 0..15_000),
