@@ -9,6 +9,7 @@
 //!                 └── quantity, selector, pod, meta ┘
 //! ```
 
+pub mod convert;
 pub mod defaults;
 pub mod definitions;
 pub mod meta;
@@ -17,6 +18,8 @@ pub mod quantity;
 pub mod resource;
 pub mod selector;
 pub mod status;
+pub mod strategy;
+pub mod table;
 pub mod validate;
 mod value;
 

@@ -291,16 +291,13 @@ mod tests {
             ("9223372036854775807", "9223372036854775807"),
             ("99999999999999999999999999999999999999999999999", "9223372036854775807"),
             ("-100E", "-9223372036854775807"),
-            ("1e99999", ""),
+            ("1e99999", "9223372036854775807"),
             ("8Ei", "9223372036854775807"),
             ("1.123456789012345678E", "1123456789012345678"),
         ];
         for (text, want) in rows {
             let got = text.parse::<Quantity>().map(|quantity| quantity.to_string());
-            match want {
-                "" => assert_eq!(got.as_deref().unwrap_or_default(), "9223372036854775807e0", "{text}"),
-                want => assert_eq!(got.as_deref(), Ok(want), "{text}"),
-            }
+            assert_eq!(got.as_deref(), Ok(want), "{text}");
         }
     }
 
