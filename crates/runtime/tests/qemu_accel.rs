@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod support;
+
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
+use crate::support::guest;
 use osc_runtime::{
     config::Config,
     dirs::Dirs,
@@ -29,12 +32,7 @@ fn configuration(dir: &Path, guest: &Path, accelerator: &str) -> Config {
 
 #[tokio::test]
 async fn the_trial_ends_and_is_remembered() {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
-    let guest = std::env::var_os("OSC_GUEST_DIR").map_or(built, PathBuf::from);
-    if !guest.join("vmlinux").exists() {
-        eprintln!("skipped: no guest image in {}, run `make build` or set OSC_GUEST_DIR", guest.display());
-        return;
-    }
+    let guest = guest();
     let dir = TempDir::new().unwrap();
     let dirs = Dirs::new(dir.path());
     for (word, want) in [("kvm", "kvm"), ("tcg", "tcg")] {
@@ -47,7 +45,6 @@ async fn the_trial_ends_and_is_remembered() {
     let began = Instant::now();
     let (first, second) =
         tokio::join!(accel::resolve(&config.hypervisor, &dirs), accel::resolve(&config.hypervisor, &dirs));
-    eprintln!("{first:?} after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert_eq!((first.accelerator, &first.reason), (second.accelerator, &second.reason));
     if Path::new("/dev/kvm").exists() {

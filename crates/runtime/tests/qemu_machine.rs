@@ -3,14 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::{
-    fs,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+mod support;
 
+use std::{fs, os::fd::OwnedFd, path::Path, process::Command, time::Duration};
+
+use crate::support::guest;
 use osc_agent_protocol::Kind;
 use osc_runtime::{
     config::Mib,
@@ -28,17 +25,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn by() -> Deadline {
     Deadline::after(LIMIT)
-}
-
-/// The guest image, unless none was built.
-fn guest() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
-    let dir = std::env::var_os("OSC_GUEST_DIR").map_or(built, PathBuf::from);
-    if dir.join("vmlinux").exists() {
-        return Some(dir);
-    }
-    eprintln!("skipped: no guest image in {}, run `make build` or set OSC_GUEST_DIR", dir.display());
-    None
 }
 
 /// A first process that does what the console says, line by line.
@@ -82,7 +68,7 @@ async fn boot(spec: VmSpec) -> Machine<Running> {
 /// Types into the guest's console.
 struct Shell {
     console: UnixStream,
-    tail: qemu::Tail,
+    tail: osc_runtime::lines::Tail,
     commands: u32,
 }
 
@@ -124,7 +110,7 @@ impl Shell {
 
 #[tokio::test]
 async fn a_machine_runs_pauses_and_ends_without_a_trace() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let temporary = TempDir::new().unwrap();
     // Socket paths longer than `sun_path`.
     let dir = temporary.path().join("d".repeat(120));
@@ -154,7 +140,7 @@ async fn a_machine_runs_pauses_and_ends_without_a_trace() {
 
 #[tokio::test]
 async fn a_dying_guest_is_noticed_and_leaves_its_last_words() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let dir = TempDir::new().unwrap();
     let mut spec = spec(&guest, dir.path());
     spec.boot.command_line = qemu::kernel_command_line(spec.cpus, false, "panic=-1 rdinit=/bin/busybox -- true");
@@ -169,7 +155,7 @@ async fn a_dying_guest_is_noticed_and_leaves_its_last_words() {
 
 #[tokio::test]
 async fn a_refused_option_is_shown_with_what_qemu_says() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let dir = TempDir::new().unwrap();
     let mut spec = spec(&guest, dir.path());
     spec.cpu_features = "no-such-feature=on".into();
@@ -185,7 +171,7 @@ async fn a_refused_option_is_shown_with_what_qemu_says() {
 
 #[tokio::test]
 async fn missing_files_are_named_before_anything_starts() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let dir = TempDir::new().unwrap();
     type Change = fn(&mut VmSpec);
     let change: [(&str, Change); 3] = [
@@ -205,7 +191,7 @@ async fn missing_files_are_named_before_anything_starts() {
 
 #[tokio::test]
 async fn processors_and_memory_arrive_in_the_guest() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let dir = TempDir::new().unwrap();
     let mut machine = boot(spec(&guest, dir.path())).await;
     let mut shell = Shell::of(&machine, dir.path()).await;
@@ -234,7 +220,7 @@ async fn processors_and_memory_arrive_in_the_guest() {
 
 #[tokio::test]
 async fn devices_come_and_go_where_they_are_said_to_be() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let dir = TempDir::new().unwrap();
     let mut machine = boot(spec(&guest, dir.path())).await;
     let mut shell = Shell::of(&machine, dir.path()).await;

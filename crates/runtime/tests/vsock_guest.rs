@@ -6,11 +6,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod support;
+
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
+use crate::support::guest;
 use futures::future::join_all;
 use osc_agent_protocol::{
     Kind,
@@ -38,17 +41,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn by() -> Deadline {
     Deadline::after(LIMIT)
-}
-
-/// The guest image, unless none was built.
-fn guest() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
-    let dir = std::env::var_os("OSC_GUEST_DIR").map_or(built, PathBuf::from);
-    if dir.join("vmlinux").exists() {
-        return Some(dir);
-    }
-    eprintln!("skipped: no guest image in {}, run `make build` or set OSC_GUEST_DIR", dir.display());
-    None
 }
 
 async fn boot(guest: &Path, dir: &Path, vsock: &Vsock) -> Machine<Running> {
@@ -100,7 +92,7 @@ async fn dial_without_patience(address: Address) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_is_dialled_from_its_first_moment_always_answers() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let boots = std::env::var("OSC_VSOCK_BOOTS").map_or(2, |boots| boots.parse().unwrap());
     for boot_number in 0..boots {
         let dir = TempDir::new().unwrap();
@@ -120,7 +112,7 @@ async fn a_guest_that_is_dialled_from_its_first_moment_always_answers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_are_many_large_and_survive_a_pause_but_not_the_machine() {
-    let Some(guest) = guest() else { return };
+    let guest = guest();
     let temporary = TempDir::new().unwrap();
     // Socket paths longer than `sun_path`.
     let dir = temporary.path().join("d".repeat(120));

@@ -12,7 +12,7 @@ use tokio::{
     sync::{Semaphore, broadcast, mpsc},
 };
 
-use super::lines::{Splitter, Tail};
+use crate::lines::{Splitter, Tail};
 
 /// People looking at one console at the same time.
 const VIEWERS: usize = 8;

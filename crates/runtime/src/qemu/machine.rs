@@ -21,15 +21,13 @@ use super::{
     error::{BootError, Evidence, StopError},
     hotplug::Inventory,
     kernel::clock_word,
-    lines::Tail,
     preload::{Preloaded, preload},
     process::{Exit, Launch, Process},
     qmp::{Client, Event, QmpError, RunState},
-    socket,
     spec::{MemoryBackend, VmSpec, VsockDevice},
     stderr, sys,
 };
-use crate::deadline::Deadline;
+use crate::{deadline::Deadline, lines::Tail, socket};
 
 /// How long QEMU may take until the machine runs.
 pub const START_LIMIT: Duration = Duration::from_secs(10);
@@ -163,7 +161,7 @@ fn control(spec: &VmSpec) -> Result<(UnixStream, OwnedFd), BootError> {
     let path = spec.qmp_socket();
     let open = || {
         let listener = socket::listen(&path)?;
-        Ok((to_async(socket::connect(&path)?)?, listener.into()))
+        Ok((to_async(socket::connect_blocking(&path)?)?, listener.into()))
     };
     open().map_err(|source| BootError::Socket { action: "listen at", path: path.clone(), source })
 }
@@ -188,7 +186,7 @@ fn vsock(device: Option<VsockDevice>) -> Result<Option<VsockLink>, BootError> {
 }
 
 fn dial(path: PathBuf) -> Result<OwnedFd, BootError> {
-    match socket::connect(&path) {
+    match socket::connect_blocking(&path) {
         Ok(socket) => Ok(socket.into()),
         Err(source) => Err(BootError::Socket { action: "connect to", path, source }),
     }

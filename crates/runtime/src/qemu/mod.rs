@@ -11,12 +11,10 @@ mod console;
 mod error;
 mod hotplug;
 mod kernel;
-pub(crate) mod lines;
 mod machine;
 mod preload;
 mod process;
 mod qmp;
-mod socket;
 mod spec;
 mod stderr;
 mod sys;
@@ -25,7 +23,6 @@ pub use self::{
     error::{BootError, Evidence, HotplugError, StopError},
     hotplug::Disk,
     kernel::kernel_command_line,
-    lines::Tail,
     machine::{Machine, Running, START_LIMIT, Spawned, launch},
     process::Exit,
     qmp::{Event, QmpError, RunState},

@@ -5,7 +5,7 @@ use std::{io, os::fd::OwnedFd};
 use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle};
 use tracing::instrument::WithSubscriber;
 
-use super::lines::{Splitter, Tail};
+use crate::lines::{Splitter, Tail};
 
 /// Logs the lines of `output` until it closes. Message texts and the field name
 /// are what Kata's product documentation tells administrators to search for.

@@ -26,8 +26,8 @@ use crate::{
     config::VirtioFs,
     deadline::Deadline,
     id::SandboxId,
-    qemu::lines::{Splitter, Tail},
-    vsock::unix,
+    lines::{Splitter, Tail},
+    socket,
 };
 
 /// What virtiofsd says when it takes connections.
@@ -132,7 +132,7 @@ impl Virtiofsd {
     pub fn start(spec: &DaemonSpec<'_>) -> Result<Self, DaemonError> {
         let path = &spec.config.daemon;
         let listener =
-            unix::listen(&spec.socket).map_err(|source| DaemonError::Listen { path: spec.socket.clone(), source })?;
+            socket::listen(&spec.socket).map_err(|source| DaemonError::Listen { path: spec.socket.clone(), source })?;
         let mut command = Command::new(path);
         command
             .args(arguments(spec))

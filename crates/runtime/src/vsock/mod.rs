@@ -16,7 +16,7 @@ pub use self::{
     stream::{VsockStream, dial},
 };
 use self::{device::Device, kernel::Claimed};
-use crate::{deadline::Deadline, qemu::VsockDevice};
+use crate::{deadline::Deadline, qemu::VsockDevice, socket};
 
 mod address;
 mod device;
@@ -24,7 +24,6 @@ mod error;
 mod kernel;
 mod stream;
 mod sys;
-pub mod unix;
 
 /// Socket QEMU connects to, in the sandbox directory.
 const QEMU_SOCKET: &str = "vhost-vsock.sock";
@@ -60,7 +59,7 @@ impl Vsock {
     fn open_user(dir: &Path) -> Result<Self, VsockError> {
         let (qemu, dial) = (dir.join(QEMU_SOCKET), dir.join(DIAL_SOCKET));
         let listen =
-            |path: &Path| unix::listen(path).map_err(|source| VsockError::Listen { path: path.to_owned(), source });
+            |path: &Path| socket::listen(path).map_err(|source| VsockError::Listen { path: path.to_owned(), source });
         let started = listen(&qemu).and_then(|for_qemu| {
             let for_dialling = listen(&dial)?;
             Device::start(for_qemu, for_dialling).map_err(|source| VsockError::Start { source })

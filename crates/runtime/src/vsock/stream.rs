@@ -14,8 +14,9 @@ use tokio::{
 };
 use tokio_vsock::VsockAddr;
 
-use super::{address::Address, error::VsockError, unix};
+use super::{address::Address, error::VsockError};
 use crate::deadline::Deadline;
+use crate::socket;
 
 /// Pause after an attempt that was refused at once. Half of it is added to every
 /// boot; a refusal costs the guest next to nothing.
@@ -67,12 +68,12 @@ async fn attempt(address: &Address) -> io::Result<VsockStream> {
             tokio_vsock::VsockStream::connect(VsockAddr::new(*cid, *port)).await.map(VsockStream::Kernel)
         }
         Address::Hybrid { path, port } => hybrid(path, *port).await.map(VsockStream::Unix),
-        Address::Unix { path } => unix::connect(path).await.map(VsockStream::Unix),
+        Address::Unix { path } => socket::connect(path).await.map(VsockStream::Unix),
     }
 }
 
 async fn hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
-    let mut stream = unix::connect(path).await?;
+    let mut stream = socket::connect(path).await?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
     // Byte by byte: what follows the line belongs to the caller.
     let mut line = Vec::new();
@@ -129,7 +130,7 @@ mod tests {
     async fn answering(answers: &'static [&'static [u8]]) -> (tempfile::TempDir, Address) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hybrid.sock");
-        let listener = unix::listen(&path).unwrap();
+        let listener = socket::listen(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::UnixListener::from_std(listener).unwrap();
         tokio::spawn(async move {

@@ -15,7 +15,8 @@ use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 use crate::{
     config::Mib,
     deadline::Deadline,
-    qemu::{Accelerator, Boot, Cpus, Exit, Memory, MemoryBackend, Root, Tail, VmSpec, launch, machine::gone},
+    lines::Tail,
+    qemu::{Accelerator, Boot, Cpus, Exit, Memory, MemoryBackend, Root, VmSpec, launch, machine::gone},
 };
 
 /// A guest kernel needs less than a second of processor time under KVM.

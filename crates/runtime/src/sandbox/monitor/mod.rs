@@ -24,7 +24,7 @@ use tokio::{net::UnixListener, sync::Semaphore, task::JoinHandle};
 pub(super) use overhead::Overhead;
 
 use super::{Shared, boot};
-use crate::vsock::unix;
+use crate::socket;
 
 /// Name of the socket in the sandbox directory.
 const SOCKET: &str = "shim-monitor.sock";
@@ -60,7 +60,7 @@ pub(super) fn serve(shared: &Arc<Shared>) -> Option<Monitor> {
 fn listen(shared: &Shared) -> io::Result<UnixListener> {
     let request = &shared.request;
     boot::make_dir(request).map_err(io::Error::other)?;
-    let listener = unix::listen(&request.dirs.sandbox(&request.id).join(SOCKET))?;
+    let listener = socket::listen(&request.dirs.sandbox(&request.id).join(SOCKET))?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
 }

@@ -1,4 +1,4 @@
-//! Text from QEMU and from the guest: both may send anything, in any amount.
+//! Lines of text from QEMU, the guest and daemons, which may send anything, in any amount.
 
 use std::{
     collections::VecDeque,

@@ -9,7 +9,10 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
-        unix::{fs::OpenOptionsExt, net::UnixListener},
+        unix::{
+            fs::OpenOptionsExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -47,6 +50,15 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(&short.path)
 }
 
+/// Connects to the socket at `path`. Blocks while the backlog of the other side is full.
+///
+/// # Errors
+/// Whatever the kernel says.
+pub fn connect_blocking(path: &Path) -> io::Result<UnixStream> {
+    let short = short(path)?;
+    UnixStream::connect(&short.path)
+}
+
 /// Connects to the socket at `path`. Cancel-safe.
 ///
 /// # Errors
@@ -69,7 +81,7 @@ mod tests {
         let first = listen(&path).unwrap();
         drop(first);
         let listener = listen(&path).unwrap();
-        let _stream = connect(&path).await.unwrap();
+        let _streams = (connect(&path).await.unwrap(), connect_blocking(&path).unwrap());
         listener.accept().unwrap();
         assert_eq!(connect(&deep.join("absent")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
