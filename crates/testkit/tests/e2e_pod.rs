@@ -128,6 +128,10 @@ fn a_privileged_container_changes_its_guest_only() {
     pod.out(&container, &format!("echo 12345 > {parameter}"));
     assert_eq!(pod.out(&container, &format!("cat {parameter}")), "12345");
     assert_eq!(fs::read_to_string(parameter).unwrap(), before);
+    // The guest's kernel loads the driver of a kind of link when the first is asked for.
+    assert_eq!(pod.sh(&container, "grep -c '^dummy ' /proc/modules").out, "0");
+    pod.out(&container, "ip link add probe type dummy");
+    assert_eq!(pod.out(&container, "grep -c '^dummy ' /proc/modules"), "1");
     assert_eq!(modules(), loaded);
     pod.delete();
     host.end();
