@@ -75,7 +75,7 @@ test-scale: build ## many sandboxes at once and one after another; minutes of fu
 
 .PHONY: bench
 bench: build ## measure against references in the same run; table, and JSON beside it
-	cargo run --profile bench --quiet --locked --package osc-testkit --bin bench
+	cargo run --profile optimised --quiet --locked --package osc-testkit --bin bench
 
 .PHONY: clean
 clean: ## remove everything that was built
