@@ -1,0 +1,6 @@
+//! The whole chain against real servers over TLS.
+
+mod failures;
+mod order;
+mod server;
+mod verdicts;
