@@ -55,6 +55,11 @@ impl CriError {
         }
     }
 
+    /// Whether the engine could not even be asked.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Refused { code: Code::Unavailable | Code::Cancelled, .. } | Self::Silent { .. })
+    }
+
     /// Whether the object does not exist, which teardown counts as done.
     pub fn is_not_found(&self) -> bool {
         self.kind() == Kind::NotFound

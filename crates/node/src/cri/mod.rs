@@ -222,6 +222,24 @@ impl Client {
         Ok(call!(self.runtime, attach, &id, READ, request)?.url)
     }
 
+    /// Address to dial for connections to ports of a sandbox.
+    ///
+    /// # Errors
+    /// See [`CriError`].
+    pub async fn port_forward(&self, sandbox: &str, port: Vec<i32>) -> Result<String, CriError> {
+        let request = v1::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port };
+        Ok(call!(self.runtime, port_forward, sandbox, READ, request)?.url)
+    }
+
+    /// Name and version of the engine.
+    ///
+    /// # Errors
+    /// See [`CriError`].
+    pub async fn version(&self) -> Result<(String, String), CriError> {
+        let answer = call!(self.runtime, version, "engine", READ, v1::VersionRequest::default())?;
+        Ok((answer.runtime_name, answer.runtime_version))
+    }
+
     /// Runs a command to its end, for at most `limit`; returns exit code and output.
     ///
     /// # Errors
@@ -250,8 +268,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`CriError`].
-    pub async fn pull(&self, name: &str) -> Result<(), CriError> {
-        let request = v1::PullImageRequest { image: Some(spec(name)), ..Default::default() };
+    pub async fn pull(&self, name: &str, auth: Option<v1::AuthConfig>) -> Result<(), CriError> {
+        let request = v1::PullImageRequest { image: Some(spec(name)), auth, ..Default::default() };
         call!(self.images, pull_image, name, PULL, request).map(drop)
     }
 

@@ -25,7 +25,7 @@ mod pause;
 mod process;
 mod sweep;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use nix::fcntl::{Flock, FlockArg};
 use osc_runtime::{deadline::Deadline, dirs::Dirs};
@@ -35,6 +35,7 @@ pub use config::PAUSE_IMAGE;
 pub use error::EngineError;
 pub use kata::Kata;
 pub(crate) use mounts::{below, unmount_below};
+pub use network::Subnets;
 pub use paths::Paths;
 pub(crate) use sweep::{cgroup_roots, remove_cgroup};
 
@@ -54,12 +55,26 @@ const POLL: Duration = Duration::from_millis(25);
 #[derive(Clone, Debug)]
 pub struct Engine {
     paths: Paths,
+    subnet: Option<Ipv4Addr>,
 }
 
 impl Engine {
     /// The engine of `dirs`. Nothing is touched yet.
     pub fn new(dirs: Dirs) -> Self {
-        Self { paths: Paths::new(dirs) }
+        Self { paths: Paths::new(dirs), subnet: None }
+    }
+
+    /// Gives its pods addresses of this /24 network, unless it has one already.
+    pub fn with_subnet(self, subnet: Option<Ipv4Addr>) -> Self {
+        Self { subnet, ..self }
+    }
+
+    /// The networks its pods get addresses of.
+    ///
+    /// # Errors
+    /// When none is free or the choice cannot be stored.
+    pub fn subnets(&self) -> Result<Subnets, EngineError> {
+        network::subnets(&self.paths, self.subnet)
     }
 
     /// Where it keeps things.
@@ -169,7 +184,7 @@ impl Engine {
             let _ = fs::remove_file(&link); // left by an engine that was killed
             std::os::unix::fs::symlink(paths.dirs().run(), &link).map_err(io("link", &link))?;
         }
-        let subnets = network::subnets(paths)?;
+        let subnets = self.subnets()?;
         let conflist = paths.cni_conf().join("10-pods.conflist");
         fs::write(&conflist, network::conflist(paths, &subnets)).map_err(io("write", &conflist))?;
         let cni_bin =

@@ -52,17 +52,19 @@ fn parse_route(line: &str) -> Option<(u32, u32)> {
     (mask != 0).then_some((to, mask))
 }
 
-/// Reads the chosen subnets, choosing them first if need be.
+/// Reads the chosen subnets, choosing them first if need be; `wanted` is what the
+/// caller has set aside.
 ///
 /// # Errors
 /// When the choice cannot be stored or nothing is free.
-pub fn subnets(paths: &Paths) -> Result<Subnets, EngineError> {
+pub fn subnets(paths: &Paths, wanted: Option<Ipv4Addr>) -> Result<Subnets, EngineError> {
     let file = paths.subnets();
     if let Some(known) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
         return Ok(known);
     }
     let routes = fs::read_to_string("/proc/net/route").map_err(io("read", "/proc/net/route"))?;
-    let chosen = choose(&paths.dirs().root().to_string_lossy(), &routes).ok_or(EngineError::NoSubnet)?;
+    let mut chosen = choose(&paths.dirs().root().to_string_lossy(), &routes).ok_or(EngineError::NoSubnet)?;
+    chosen.v4 = wanted.unwrap_or(chosen.v4);
     fs::write(&file, json!(chosen).to_string()).map_err(io("write", &file))?;
     Ok(chosen)
 }

@@ -118,6 +118,11 @@ impl Paths {
         self.dirs.root().join("var/log/pods")
     }
 
+    /// Links to the logs of containers, under the names log collectors expect.
+    pub fn log_links(&self) -> PathBuf {
+        self.dirs.root().join("var/log/containers")
+    }
+
     /// Network name, also the key of CNI's result cache.
     pub fn network(&self) -> String {
         format!("osc-{}", self.tag)

@@ -39,7 +39,15 @@ fn remove_installed(paths: &Paths) {
     let root = paths.dirs().root();
     let shared = root.join("run/kata-containers/shared/sandboxes");
     let (state, run) = (paths.dirs().state(), paths.dirs().run());
-    for leaf in [config.with_file_name("config.d"), paths.pod_logs(), state, run, paths.dirs().sandboxes(), shared] {
+    for leaf in [
+        config.with_file_name("config.d"),
+        paths.pod_logs(),
+        paths.log_links(),
+        state,
+        run,
+        paths.dirs().sandboxes(),
+        shared,
+    ] {
         // Of the system's own directories none is empty.
         for dir in leaf.ancestors().take_while(|dir| *dir != root && dir.starts_with(root)) {
             let _ = fs::remove_dir(dir); // in use by somebody else

@@ -2,6 +2,7 @@
 //! `2006-01-02T15:04:05.999999999Z stdout F text`, where `F` ends a line of the
 //! container and `P` does not.
 
+mod excerpt;
 mod rotate;
 mod sys;
 
@@ -19,6 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use excerpt::{Selection, excerpt};
 pub use rotate::rotate;
 use rotate::{Place, aside, numbered};
 
@@ -85,12 +87,22 @@ pub struct Sink<O, E> {
     waiting: [Vec<u8>; 2],
 }
 
-impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Sink<O, E> {
+/// Something that takes what a log holds.
+pub trait Lines {
+    /// Takes one entry; may keep it until [`Self::flush`].
+    fn put(&mut self, entry: &Entry<'_>) -> impl Future<Output = io::Result<()>> + Send;
+    /// Hands on everything it keeps.
+    fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl<O, E> Sink<O, E> {
     /// A sink with a prefix.
     pub fn new(stdout: O, stderr: E, prefix: impl Into<String>) -> Self {
         Self { stdout, stderr, prefix: prefix.into(), inside: [false; 2], waiting: Default::default() }
     }
+}
 
+impl<O: AsyncWrite + Unpin + Send, E: AsyncWrite + Unpin + Send> Lines for Sink<O, E> {
     async fn put(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         let index = usize::from(entry.stream == Stream::Stderr);
         let waiting = &mut self.waiting[index];
@@ -117,11 +129,7 @@ impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Sink<O, E> {
 ///
 /// # Errors
 /// When the log cannot be read or the sink not be written.
-pub async fn copy<O, E>(log: &Path, sink: &mut Sink<O, E>) -> io::Result<()>
-where
-    O: AsyncWrite + Unpin,
-    E: AsyncWrite + Unpin,
-{
+pub async fn copy(log: &Path, sink: &mut impl Lines) -> io::Result<()> {
     let mut reader = Reader::open_first(log).await?;
     loop {
         reader.drain(sink).await?;
@@ -156,16 +164,7 @@ impl Follower {
     ///
     /// # Errors
     /// When the log cannot be read or the sink not be written.
-    pub async fn run<O, E>(
-        self,
-        sink: &mut Sink<O, E>,
-        ended: &CancellationToken,
-        closed: impl FnOnce(),
-    ) -> io::Result<()>
-    where
-        O: AsyncWrite + Unpin,
-        E: AsyncWrite + Unpin,
-    {
+    pub async fn run(self, sink: &mut impl Lines, ended: &CancellationToken, closed: impl FnOnce()) -> io::Result<()> {
         let mut reader = None;
         loop {
             // In this order: what was written before the log was closed is still read.
@@ -223,11 +222,7 @@ impl Reader {
     }
 
     /// Hands out all complete lines; the beginning of another one is kept.
-    async fn drain<O, E>(&mut self, sink: &mut Sink<O, E>) -> io::Result<()>
-    where
-        O: AsyncWrite + Unpin,
-        E: AsyncWrite + Unpin,
-    {
+    async fn drain(&mut self, sink: &mut impl Lines) -> io::Result<()> {
         while self.file.read_until(b'\n', &mut self.line).await? > 0 {
             if self.line.len() > MAX_LINE {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "log line too long"));

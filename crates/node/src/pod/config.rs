@@ -10,7 +10,7 @@ use k8s_cri::v1;
 use super::{
     dns, env,
     model::{Container, Pod, Security},
-    resources,
+    resources::{self, Qos},
 };
 use crate::engine::Paths;
 
@@ -24,6 +24,12 @@ pub mod labels {
     pub const UID: &str = "io.kubernetes.pod.uid";
     /// Name of the container.
     pub const CONTAINER: &str = "io.kubernetes.container.name";
+    /// Annotation: file in the container that says why it ended.
+    pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+    /// Annotation: what stands in for that file.
+    pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+    /// Value of [`MESSAGE_POLICY`] where the log does.
+    pub const FROM_LOG: &str = "FallbackToLogsOnError";
 }
 
 /// Selects everything of one pod.
@@ -45,12 +51,19 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of the pod of that identity.
-    pub fn new(paths: &Paths, uid: &str, full_name: &str, handler: &str) -> Self {
+    /// The place of the pod of that identity. Pods of a cluster are sorted by
+    /// their class, as a kubelet does it.
+    pub fn new(paths: &Paths, uid: &str, full_name: &str, handler: &str, class: Option<Qos>) -> Self {
+        let above = match class {
+            None => "",
+            Some(Qos::Guaranteed) => "kubepods",
+            Some(Qos::Burstable) => "kubepods/burstable",
+            Some(Qos::BestEffort) => "kubepods/besteffort",
+        };
         Self {
             dir: paths.pods().join(uid),
             logs: paths.pod_logs().join(format!("{}_{uid}", full_name.replace('/', "_"))),
-            cgroup: paths.cgroup().join(format!("pod{uid}")),
+            cgroup: paths.cgroup().join(above).join(format!("pod{uid}")),
             handler: handler.to_owned(),
         }
     }
@@ -117,17 +130,26 @@ pub fn sandbox(pod: &Pod, place: &Place, attempt: u32) -> v1::PodSandboxConfig {
     }
 }
 
-/// One attempt of a container; `mounts` as [`super::volumes::mounts`] made them.
-pub fn container(
-    pod: &Pod,
-    container: &Container,
-    attempt: u32,
-    pod_ip: &str,
-    mounts: Vec<v1::Mount>,
-) -> v1::ContainerConfig {
-    let env = env::resolve(container, pod_ip);
+/// What one attempt of a container gets that depends on where it runs.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// The environment, as [`super::env::resolve`] made it.
+    pub env: Vec<(String, String)>,
+    /// The mounts, as [`super::volumes::mounts`] made them.
+    pub mounts: Vec<v1::Mount>,
+    /// Raw block devices.
+    pub devices: Vec<v1::Device>,
+}
+
+/// One attempt of a container.
+pub fn container(pod: &Pod, container: &Container, attempt: u32, around: Surroundings) -> v1::ContainerConfig {
+    let Surroundings { env, mounts, devices } = around;
     let mut labels = identity_labels(pod);
     labels.insert(labels::CONTAINER.into(), container.name.clone());
+    let mut annotations = HashMap::from([(labels::MESSAGE_PATH.into(), container.message_path.clone())]);
+    if container.message_from_log {
+        annotations.insert(labels::MESSAGE_POLICY.into(), labels::FROM_LOG.into());
+    }
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt }),
         image: Some(v1::ImageSpec { image: container.image.clone(), ..Default::default() }),
@@ -136,7 +158,9 @@ pub fn container(
         working_dir: container.dir.clone(),
         envs: env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         mounts,
+        devices,
         labels,
+        annotations,
         log_path: log_path(&container.name, attempt).to_string_lossy().into_owned(),
         stdin: container.stdin,
         stdin_once: container.stdin_once,
@@ -161,8 +185,12 @@ fn namespaces(pod: &Pod) -> v1::NamespaceOption {
     let (pod_wide, own, node) = (0, 1, 2);
     v1::NamespaceOption {
         network: if pod.host_network { node } else { pod_wide },
-        pid: if pod.share_processes { pod_wide } else { own },
-        ipc: pod_wide,
+        pid: match (pod.host_pid, pod.share_processes) {
+            (true, _) => node,
+            (false, true) => pod_wide,
+            (false, false) => own,
+        },
+        ipc: if pod.host_ipc { node } else { pod_wide },
         ..Default::default()
     }
 }
@@ -245,11 +273,11 @@ spec:
   - {name: p, image: i:1, securityContext: {privileged: true}}
 ";
 
-    #[test]
-    fn everything_reaches_the_engine() {
+    #[tokio::test]
+    async fn everything_reaches_the_engine() {
         let pod = Manifest::read("test", SPEC).expect("good").remove(0).pod;
         let paths = Paths::new(osc_runtime::dirs::Dirs::new("/r"));
-        let place = Place::new(&paths, &pod.uid, &pod.full_name(), "kata");
+        let place = Place::new(&paths, &pod.uid, &pod.full_name(), "kata", None);
         let sandbox = sandbox(&pod, &place, 3);
         assert_eq!(sandbox.labels["x"], "y");
         assert_eq!(sandbox.labels[labels::UID], pod.uid);
@@ -260,7 +288,10 @@ spec:
         assert!(linux.cgroup_parent.ends_with(&format!("/pod{}", pod.uid)));
         assert!(linux.security_context.expect("context").privileged);
 
-        let config = container(&pod, &pod.containers[0], 2, "10.0.0.9", Vec::new());
+        let addresses = ["10.0.0.9".parse().expect("address")];
+        let env = env::resolve(&pod, &pod.containers[0], &addresses, None).await.expect("environment");
+        let around = Surroundings { env, ..Surroundings::default() };
+        let config = container(&pod, &pod.containers[0], 2, around);
         assert_eq!(config.args, ["10.0.0.9", "a"]);
         assert_eq!(config.log_path, "c/2.log");
         let context = config.linux.and_then(|linux| linux.security_context).expect("context");
@@ -270,7 +301,7 @@ spec:
         assert_eq!(context.seccomp.map(|profile| profile.profile_type), Some(0));
         assert_eq!(context.namespace_options.map(|options| options.pid), Some(0));
 
-        let config = container(&pod, &pod.containers[1], 0, "", Vec::new());
+        let config = container(&pod, &pod.containers[1], 0, Surroundings::default());
         let context = config.linux.and_then(|linux| linux.security_context).expect("context");
         assert!(context.privileged && context.masked_paths.is_empty());
         assert_eq!(context.seccomp.map(|profile| profile.profile_type), Some(1));

@@ -1,23 +1,84 @@
-//! `$(NAME)` references in environment, command and arguments.
+//! The environment of a container, and `$(NAME)` references in it, in command and
+//! in arguments.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
-use super::model::{Container, EnvValue};
+use super::{
+    cluster::Cluster,
+    error::PodError,
+    model::{Container, EnvValue, Object, Pod},
+};
 
 /// The environment in order, every reference to an earlier variable replaced.
-pub fn resolve(container: &Container, pod_ip: &str) -> Vec<(String, String)> {
-    let mut known = HashMap::new();
-    let mut env: Vec<(String, String)> = Vec::new();
+/// Without a cluster, manifests that need one have been refused.
+///
+/// # Errors
+/// [`PodError::Missing`] for what is neither there nor optional.
+pub async fn resolve(
+    pod: &Pod,
+    container: &Container,
+    addresses: &[IpAddr],
+    cluster: Option<&Cluster>,
+) -> Result<Vec<(String, String)>, PodError> {
+    let mut env = Variables::default();
+    if let Some(cluster) = cluster {
+        for (name, value) in cluster.service_variables(&pod.namespace, pod.service_links).await? {
+            env.set(name, value);
+        }
+        for from in &container.env_from {
+            for (key, value) in cluster.data(&pod.namespace, &from.object).await?.iter().flat_map(|data| data.iter()) {
+                // What cannot be a variable is left out, as in Kubernetes.
+                if let (false, Ok(value)) = (key.contains('='), std::str::from_utf8(value)) {
+                    env.set(format!("{}{key}", from.prefix), value.to_owned());
+                }
+            }
+        }
+    }
+    let join = |addresses: &[IpAddr]| addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
     for (name, value) in &container.env {
         let value = match value {
-            EnvValue::Text(text) => expand(text, &known),
-            EnvValue::Known(text) => text.clone(),
-            EnvValue::PodIp => pod_ip.to_owned(),
+            EnvValue::Text(text) => Some(expand(text, &env.known)),
+            EnvValue::Known(text) => Some(text.clone()),
+            EnvValue::PodIp => Some(join(&addresses[..addresses.len().min(1)])),
+            EnvValue::PodIps => Some(join(addresses)),
+            EnvValue::HostIp => cluster.map(|cluster| cluster.node.address.to_string()),
+            EnvValue::NodeName => cluster.map(|cluster| cluster.node.name.clone()),
+            EnvValue::Key(object, key) => match cluster {
+                Some(cluster) => value_of(cluster, &pod.namespace, object, key).await?,
+                None => None,
+            },
         };
-        known.insert(name.clone(), value.clone());
-        env.push((name.clone(), value));
+        if let Some(value) = value {
+            env.set(name.clone(), value);
+        }
     }
-    env
+    Ok(env.list)
+}
+
+async fn value_of(cluster: &Cluster, namespace: &str, object: &Object, key: &str) -> Result<Option<String>, PodError> {
+    let data = cluster.data(namespace, object).await?;
+    let value = data.as_ref().and_then(|data| data.get(key));
+    if value.is_none() && !object.optional {
+        let (what, name) = (object.kind.name(), object.name.clone());
+        return Err(PodError::Missing { what, name, key: Some(key.to_owned()) });
+    }
+    Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
+}
+
+/// Variables in order; a later one of the same name wins.
+#[derive(Default)]
+struct Variables {
+    list: Vec<(String, String)>,
+    known: HashMap<String, String>,
+}
+
+impl Variables {
+    fn set(&mut self, name: String, value: String) {
+        if self.known.insert(name.clone(), value.clone()).is_some() {
+            self.list.retain(|(other, _)| *other != name);
+        }
+        self.list.push((name, value));
+    }
 }
 
 /// Replaces references in each of `texts`.
@@ -27,7 +88,7 @@ pub fn expand_all(texts: &[String], env: &[(String, String)]) -> Vec<String> {
 }
 
 /// `$(NAME)` becomes the value, or stays when there is none; `$$` becomes `$`.
-fn expand(text: &str, known: &HashMap<String, String>) -> String {
+pub fn expand(text: &str, known: &HashMap<String, String>) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(position) = rest.find('$') {

@@ -102,6 +102,24 @@ pub enum PodError {
         /// The engine's answer.
         source: CriError,
     },
+    /// Something the pod is made of is not there.
+    #[error("{}{what} {name:?} not found", key.as_ref().map(|key| format!("key {key:?} in ")).unwrap_or_default())]
+    Missing {
+        /// Its kind.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The key that is missing in it.
+        key: Option<String>,
+    },
+    /// The API did not do what the pod needs.
+    #[error("cannot {action}{}", if source.is_none() { ": the API does not answer" } else { "" })]
+    Api {
+        /// What was asked.
+        action: String,
+        /// What the API said, if anything.
+        source: Option<Box<kube::Error>>,
+    },
     /// Another process looks after the pod and does not let go.
     #[error("pod {pod} is held by process {holder} for more than {waited:?}")]
     Held {
@@ -144,12 +162,14 @@ impl PodError {
         match self {
             Self::Manifest(_) | Self::Handler { .. } | Self::Ambiguous { .. } => Kind::Invalid,
             Self::Exists { .. } | Self::Held { .. } | Self::Left { .. } => Kind::Busy,
-            Self::NotFound(_) | Self::NoContainer { .. } | Self::Image { source: None, .. } => Kind::NotFound,
+            Self::Missing { .. } | Self::NotFound(_) | Self::NoContainer { .. } | Self::Image { source: None, .. } => {
+                Kind::NotFound
+            }
             Self::Root { .. } => Kind::Denied,
             Self::Volume { source, .. } => source.as_ref().map_or(Kind::Invalid, Kind::of_io),
             Self::Io { source, .. } => Kind::of_io(source),
             Self::Cri(source) | Self::Start { source, .. } | Self::Sandbox { source, .. } => source.kind(),
-            Self::Image { source: Some(_), .. } => Kind::Unavailable,
+            Self::Image { source: Some(_), .. } | Self::Api { .. } => Kind::Unavailable,
             Self::Engine(source) => source.kind(),
         }
     }

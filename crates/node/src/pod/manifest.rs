@@ -38,6 +38,27 @@ impl Manifest {
         }
     }
 
+    /// Understands a pod an API server has accepted: fields that are not known
+    /// here do not matter, and what needs a cluster can be had.
+    ///
+    /// # Errors
+    /// What cannot be run on this node.
+    pub fn of_cluster(given: Value) -> Result<Self, ManifestError> {
+        let mut problems = Problems { in_cluster: true, ..Problems::default() };
+        let name = given["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let pod = match core::Pod::deserialize(&given) {
+            Ok(typed) => check::pod(&typed, &mut problems),
+            Err(error) => {
+                problems.add("pod", error.to_string());
+                None
+            }
+        };
+        match pod {
+            Some(pod) if problems.found.is_empty() => Ok(Self { given, pod }),
+            _ => Err(ManifestError { name, problems: problems.found }),
+        }
+    }
+
     /// Reads all documents of a file.
     ///
     /// # Errors
@@ -143,6 +164,7 @@ spec:
     image: ''
     imagePullPolicyy: Never
     livenessProbe: {exec: {command: [x]}}
+    envFrom: [{configMapRef: {name: x}}]
     volumeMounts: [{name: nothing, mountPath: relative}]
 ";
         let mut found = paths(text);
@@ -151,9 +173,9 @@ spec:
             found,
             [
                 "metadata.name",
+                "spec.containers[0].envFrom",
                 "spec.containers[0].image",
                 "spec.containers[0].imagePullPolicyy",
-                "spec.containers[0].livenessProbe",
                 "spec.containers[0].volumeMounts[0].mountPath",
                 "spec.containers[0].volumeMounts[0].name",
                 "spec.hostPID",

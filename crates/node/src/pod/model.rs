@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
+use super::probe::Probe;
+
 /// A pod to run.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -27,6 +29,10 @@ pub struct Pod {
     pub hostname: String,
     /// Whether the pod uses the network of the host.
     pub host_network: bool,
+    /// Whether the pod sees the processes of the host.
+    pub host_pid: bool,
+    /// Whether the pod shares System V IPC with the host.
+    pub host_ipc: bool,
     /// Whether containers see each other's processes.
     pub share_processes: bool,
     /// Name resolution.
@@ -45,6 +51,12 @@ pub struct Pod {
     pub init: Vec<Container>,
     /// The containers proper, at least one.
     pub containers: Vec<Container>,
+    /// The account whose tokens it may have.
+    pub service_account: String,
+    /// Whether services of the namespace appear in the environment.
+    pub service_links: bool,
+    /// Secrets with credentials of registries.
+    pub pull_secrets: Vec<String>,
     /// What the sandbox itself costs, if the manifest says so.
     pub overhead: Option<Amounts>,
     /// Fields that are set but have no effect on one machine.
@@ -107,10 +119,14 @@ pub struct Container {
     pub args: Vec<String>,
     /// Working directory.
     pub dir: String,
+    /// Whole objects that become variables, before those of `env`.
+    pub env_from: Vec<EnvFrom>,
     /// Environment, in order: later values may refer to earlier ones.
     pub env: Vec<(String, EnvValue)>,
     /// Volumes it sees.
     pub mounts: Vec<VolumeMount>,
+    /// Raw block devices it sees: the volume, and the path in the container.
+    pub devices: Vec<(String, String)>,
     /// Ports to forward from the host.
     pub ports: Vec<Port>,
     /// Guaranteed amounts.
@@ -131,6 +147,23 @@ pub struct Container {
     pub pre_stop: Option<Hook>,
     /// An init container that keeps running beside the others.
     pub sidecar: bool,
+    /// Has to succeed before the container counts as started.
+    pub startup: Option<Probe>,
+    /// The container is restarted when it fails.
+    pub liveness: Option<Probe>,
+    /// The container is ready while it succeeds.
+    pub readiness: Option<Probe>,
+    /// File in the container whose content says why it ended.
+    pub message_path: String,
+    /// Whether the end of the log stands in for an empty message.
+    pub message_from_log: bool,
+}
+
+impl Container {
+    /// Whether it is ever asked how it is.
+    pub fn has_probes(&self) -> bool {
+        [&self.startup, &self.liveness, &self.readiness].into_iter().any(Option::is_some)
+    }
 }
 
 /// `imagePullPolicy`.
@@ -153,6 +186,53 @@ pub enum EnvValue {
     Known(String),
     /// The pod's address.
     PodIp,
+    /// All addresses of the pod, separated by commas.
+    PodIps,
+    /// The node's address.
+    HostIp,
+    /// The node's name.
+    NodeName,
+    /// A key of an object.
+    Key(Object, String),
+}
+
+/// A ConfigMap or Secret of the pod's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Which of the two.
+    pub kind: ObjectKind,
+    /// Its name.
+    pub name: String,
+    /// Whether the pod can do without it.
+    pub optional: bool,
+}
+
+/// Kinds whose data pods can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ObjectKind {
+    /// `ConfigMap`.
+    ConfigMap,
+    /// `Secret`.
+    Secret,
+}
+
+impl ObjectKind {
+    /// In lower case, as messages have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+        }
+    }
+}
+
+/// An object all of whose keys become variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvFrom {
+    /// The object.
+    pub object: Object,
+    /// Put before every key.
+    pub prefix: String,
 }
 
 /// CPU and memory; what is absent is not limited or asked for.
@@ -207,6 +287,23 @@ pub enum Hook {
     Exec(Vec<String>),
     /// Waits.
     Sleep(Duration),
+    /// Asks the container by HTTP.
+    Http(HttpGet),
+}
+
+/// An HTTP request to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpGet {
+    /// Whether by TLS; certificates are not verified.
+    pub tls: bool,
+    /// Where to; the pod's address where it is empty.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path with query.
+    pub path: String,
+    /// Additional headers.
+    pub headers: Vec<(String, String)>,
 }
 
 /// A named volume.
@@ -227,6 +324,92 @@ pub enum Source {
     Memory(Option<u64>),
     /// A path of the host.
     HostPath(PathBuf, HostPathType),
+    /// A claim of the pod's namespace.
+    Claim(String),
+    /// Files made of objects, kept up to date.
+    Files(Files),
+}
+
+/// A volume of files made of objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// Directory name of this kind of volume, such as `kubernetes.io~secret`.
+    pub plugin: &'static str,
+    /// Where the files come from, later ones win.
+    pub sources: Vec<FileSource>,
+    /// Mode of files that have none of their own.
+    pub mode: u32,
+}
+
+impl Files {
+    /// Whether anything in it must not reach the disk.
+    pub fn is_secret(&self) -> bool {
+        self.sources.iter().any(|source| match source {
+            FileSource::Object { object, .. } => object.kind == ObjectKind::Secret,
+            FileSource::Token { .. } => true,
+            FileSource::Fields(_) => false,
+        })
+    }
+}
+
+/// Where files come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileSource {
+    /// Keys of an object: all, or those listed.
+    Object {
+        /// The object.
+        object: Object,
+        /// Keys, and what becomes of them; empty for all.
+        items: Vec<Item>,
+    },
+    /// Fields of the pod itself.
+    Fields(Vec<FieldFile>),
+    /// A token of the pod's account.
+    Token {
+        /// Whom it is for; empty for the API.
+        audience: String,
+        /// How long it is good for.
+        lifetime: Duration,
+        /// Its file.
+        path: PathBuf,
+    },
+}
+
+/// One key of an object as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The key.
+    pub key: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its mode.
+    pub mode: Option<u32>,
+}
+
+/// A field of the pod as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its mode.
+    pub mode: Option<u32>,
+    /// What is in it.
+    pub field: Field,
+}
+
+/// A field of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// All labels, one line each.
+    Labels,
+    /// All annotations, one line each.
+    Annotations,
+    /// One label.
+    Label(String),
+    /// One annotation.
+    Annotation(String),
+    /// Never changes.
+    Known(String),
 }
 
 /// `hostPath.type`: what must be at the path, or is made there.
@@ -259,6 +442,8 @@ pub struct VolumeMount {
     pub path: String,
     /// Path within the volume, without `..`.
     pub sub_path: PathBuf,
+    /// The same with `$(NAME)` references, instead.
+    pub sub_path_expr: String,
     /// Whether it is read-only.
     pub read_only: bool,
     /// Propagation as in the CRI: 0 private, 1 from the host, 2 both ways.

@@ -8,9 +8,12 @@
 //!                           └── containers ──► all ended for good ──► Done
 //! ```
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::model::{Container, Pod, Restart};
+use super::{
+    model::{Container, Pod, Restart},
+    probe::Health,
+};
 
 /// Delay before the second restart; doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF: Duration = Duration::from_secs(10);
@@ -27,6 +30,8 @@ pub struct Seen {
     pub containers: HashMap<String, Attempt>,
     /// How long ago the sandbox was made.
     pub age: Duration,
+    /// Containers that could not be made, and how long to wait before trying again.
+    pub held: HashMap<String, Duration>,
 }
 
 /// State of the sandbox.
@@ -56,6 +61,33 @@ pub struct Attempt {
     pub number: u32,
     /// Its state.
     pub state: State,
+    /// How its probes see it.
+    pub health: Health,
+    /// What else the engine knows about it.
+    pub detail: Arc<Detail>,
+    /// The same about the attempt before it, if the engine still has it.
+    pub previous: Option<Arc<Detail>>,
+}
+
+/// What the engine knows about a container besides its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// The container's id.
+    pub id: String,
+    /// The image's name.
+    pub image: String,
+    /// The image's digest.
+    pub image_id: String,
+    /// When it was started, in nanoseconds since 1970; 0 if it was not.
+    pub started: i64,
+    /// When it ended.
+    pub finished: i64,
+    /// Its exit code.
+    pub code: i32,
+    /// Why it ended, in one word.
+    pub reason: String,
+    /// Why it ended.
+    pub message: String,
 }
 
 /// State of a container.
@@ -87,6 +119,8 @@ pub enum Action {
     Run(String),
     /// Start a container that was made by somebody who did not live to start it.
     Start(String),
+    /// Stop a container that a probe has found wanting.
+    Stop(String),
     /// Nothing, until something changes or so much time has passed.
     Wait(Option<Duration>),
     /// Nothing any more.
@@ -165,42 +199,59 @@ enum Step {
 
 fn init_step(pod: &Pod, seen: &Seen, container: &Container) -> Step {
     if !container.sidecar {
-        // Never means never; Always, for something that must end, means until it succeeds.
-        let restart = if pod.restart == Restart::Never { Restart::Never } else { Restart::OnFailure };
-        return step(restart, container, seen);
+        return step(policy(pod, container), container, seen);
     }
+    let started = seen.containers.get(&container.name).is_some_and(|attempt| attempt.health.started);
     match step(Restart::Always, container, seen) {
-        Step::Busy => Step::Over, // running is all that the next one waits for
+        Step::Busy if started => Step::Over, // that is all the next one waits for
         other => other,
     }
 }
 
 fn step(restart: Restart, container: &Container, seen: &Seen) -> Step {
-    let Some(attempt) = seen.containers.get(&container.name) else {
-        return Step::Act(Action::Run(container.name.clone()));
+    let held = seen.held.get(&container.name).copied().unwrap_or_default();
+    let run = |delay: Duration| match delay.max(held) {
+        Duration::ZERO => Step::Act(Action::Run(container.name.clone())),
+        delay => Step::Later(delay),
     };
+    let Some(attempt) = seen.containers.get(&container.name) else { return run(Duration::ZERO) };
     match attempt.state {
         State::Created => Step::Act(Action::Start(container.name.clone())),
+        State::Running if attempt.health.failed.is_some() => Step::Act(Action::Stop(container.name.clone())),
         State::Running => Step::Busy,
-        State::Exited { code, ran, since } => {
-            let again = match restart {
-                Restart::Always => true,
-                Restart::OnFailure => code != 0,
-                Restart::Never => false,
-            };
-            let delay = back_off(attempt.number, ran).saturating_sub(since);
-            match (again, code) {
-                (true, _) if delay.is_zero() => Step::Act(Action::Run(container.name.clone())),
-                (true, _) => Step::Later(delay),
-                (false, 0) => Step::Over,
-                (false, _) => Step::Failed,
-            }
-        }
+        State::Exited { code, .. } => match (pause(restart, attempt), code) {
+            (Some(delay), _) => run(delay),
+            (None, 0) => Step::Over,
+            (None, _) => Step::Failed,
+        },
     }
 }
 
+/// The policy that holds for one container of a pod.
+pub fn policy(pod: &Pod, container: &Container) -> Restart {
+    let init = pod.init.iter().any(|init| init.name == container.name);
+    match (init, container.sidecar, pod.restart) {
+        (true, true, _) => Restart::Always,
+        // Always, for something that must end, means until it succeeds.
+        (true, false, Restart::Always) => Restart::OnFailure,
+        (_, _, policy) => policy,
+    }
+}
+
+/// How long an attempt that has ended still keeps the next one waiting; `None`
+/// where there will be no next one.
+pub fn pause(restart: Restart, attempt: &Attempt) -> Option<Duration> {
+    let State::Exited { code, ran, since } = attempt.state else { return None };
+    let again = match restart {
+        Restart::Always => true,
+        Restart::OnFailure => code != 0,
+        Restart::Never => false,
+    };
+    again.then(|| back_off(attempt.number, ran).saturating_sub(since))
+}
+
 /// Delay before the restart that follows attempt `number`.
-fn back_off(number: u32, ran: Duration) -> Duration {
+pub fn back_off(number: u32, ran: Duration) -> Duration {
     if number == 0 || ran >= RAN_WELL {
         return Duration::ZERO;
     }
@@ -209,6 +260,9 @@ fn back_off(number: u32, ran: Duration) -> Duration {
 
 /// Without a sandbox nothing runs; whether that is the end depends on the policy.
 fn dead(pod: &Pod, seen: &Seen, id: &str) -> Action {
+    if seen.containers.is_empty() {
+        return Action::RemoveSandbox(id.to_owned()); // it never did anything
+    }
     let codes: Vec<Option<i32>> = pod
         .containers
         .iter()
@@ -236,7 +290,7 @@ fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::Manifest;
+    use crate::pod::{Manifest, probe::Failed};
 
     fn pod(policy: &str, init: &str) -> Pod {
         let text = format!(
@@ -252,12 +306,15 @@ mod tests {
 
     fn seen(states: &[(&str, u32, State)]) -> Seen {
         let attempt = |&(name, number, state): &(&str, u32, State)| {
-            (name.to_owned(), Attempt { id: format!("id-{name}"), number, state })
+            let id = format!("id-{name}");
+            let attempt = Attempt { id, number, state, health: Health::WELL, detail: Arc::default(), previous: None };
+            (name.to_owned(), attempt)
         };
         Seen {
             sandbox: Sandbox::Ready { id: "s".into() },
             containers: states.iter().map(attempt).collect(),
             age: Duration::from_secs(5),
+            held: HashMap::new(),
         }
     }
 
@@ -315,7 +372,8 @@ mod tests {
     fn a_lost_sandbox_is_replaced_unless_the_policy_is_never() {
         let dead = |states: &[(&str, u32, State)]| Seen { sandbox: Sandbox::Dead { id: "s".into() }, ..seen(states) };
         for (policy, states, want) in [
-            ("Never", vec![], Action::Done(Phase::Failed)),
+            ("Never", vec![], Action::RemoveSandbox("s".into())),
+            ("Never", vec![("a", 0, ended(0))], Action::Done(Phase::Failed)),
             ("Never", vec![("a", 0, ended(0)), ("b", 0, ended(0))], Action::Done(Phase::Succeeded)),
             ("OnFailure", vec![("a", 0, ended(0)), ("b", 0, ended(255))], Action::RemoveSandbox("s".into())),
             ("Always", vec![("a", 0, ended(0)), ("b", 0, ended(0))], Action::RemoveSandbox("s".into())),
@@ -323,6 +381,36 @@ mod tests {
             assert_eq!(next(&pod(policy, ""), &dead(&states)), want, "{policy} {states:?}");
         }
         assert_eq!(next(&pod("Never", ""), &Seen::default()), Action::MakeSandbox);
+    }
+
+    #[test]
+    fn what_cannot_be_made_does_not_hold_up_the_others() {
+        let held = |name: &str, states: &[(&str, u32, State)]| {
+            let mut seen = seen(states);
+            seen.held.insert(name.into(), Duration::from_secs(7));
+            seen
+        };
+        let wait = Action::Wait(Some(Duration::from_secs(7)));
+        assert_eq!(next(&pod("Always", ""), &held("a", &[])), run("b"));
+        assert_eq!(next(&pod("Always", ""), &held("a", &[("b", 0, State::Running)])), wait);
+        let init = pod("Always", "{name: i, image: i}");
+        assert_eq!(next(&init, &held("i", &[])), wait, "an init container does");
+    }
+
+    #[test]
+    fn probes_stop_containers_and_hold_back_what_follows_a_sidecar() {
+        let mut running = seen(&[("a", 0, State::Running), ("b", 0, State::Running), ("s", 0, State::Running)]);
+        let sidecar = pod("Always", "{name: s, image: i, restartPolicy: Always}");
+        assert_eq!(next(&sidecar, &running), WAIT);
+        let change = |seen: &mut Seen, name: &str, change: fn(&mut Health)| {
+            change(&mut seen.containers.get_mut(name).expect("there").health);
+        };
+        change(&mut running, "b", |health| health.failed = Some(Failed { probe: "liveness", grace: None }));
+        assert_eq!(next(&sidecar, &running), Action::Stop("b".into()));
+        let mut starting = seen(&[("s", 0, State::Running)]);
+        assert_eq!(next(&sidecar, &starting), run("a"));
+        change(&mut starting, "s", |health| health.started = false);
+        assert_eq!(next(&sidecar, &starting), WAIT);
     }
 
     #[test]

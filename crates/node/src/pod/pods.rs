@@ -15,11 +15,12 @@ use super::{
     config::{Place, labels, selector},
     error::PodError,
     images,
-    model::{Hook, Pod},
+    model::Pod,
     next::{Attempt, Sandbox, Seen, State},
     observe::observe,
     record::{Hold, Record, Store},
-    supervise::{Supervisor, addresses, run_hook},
+    stop,
+    supervise::{Membership, Supervisor, addresses},
     volumes,
 };
 use crate::{cri::Client, engine::Paths};
@@ -51,7 +52,7 @@ pub async fn forget_all(paths: &Paths) -> Result<(), PodError> {
     let store = Store::new(paths);
     let mut result = Ok(());
     for record in store.list() {
-        let place = Place::new(paths, &record.uid, &record.full_name(), &record.handler);
+        let place = Place::new(paths, &record.uid, &record.full_name(), &record.handler, record.class);
         let what = remove_files(&store, &place, &record).await;
         if result.is_ok() && !what.is_empty() {
             result = Err(PodError::Left { pod: record.full_name(), what });
@@ -159,7 +160,7 @@ impl Pods {
 
     /// Where the pod of a record keeps things.
     pub fn place(&self, record: &Record) -> Place {
-        Place::new(&self.paths, &record.uid, &record.full_name(), &record.handler)
+        Place::new(&self.paths, &record.uid, &record.full_name(), &record.handler, record.class)
     }
 
     /// Makes sure that a pod can run and takes it down as wanted. Nothing else is
@@ -188,13 +189,37 @@ impl Pods {
         Ok((record, hold))
     }
 
+    /// Takes down a pod of a cluster as wanted, or again wanted. Nothing else is
+    /// made yet; whether it can run is found out by trying.
+    ///
+    /// # Errors
+    /// When the record cannot be written or another process has the pod.
+    pub async fn adopt(&self, manifest: &Manifest, handler: &str) -> Result<(Record, Hold), PodError> {
+        let record = Record::of_cluster(manifest, handler);
+        match self.store.insert(&record) {
+            Err(PodError::Exists { .. }) => {}
+            result => result?,
+        }
+        let record = self.store.get(&record.uid)?;
+        let hold = self.store.hold(&record, Deadline::after(LET_GO)).await?;
+        Ok((record, hold))
+    }
+
+    /// Looks after a pod of a cluster.
+    ///
+    /// # Errors
+    /// When its record cannot be understood any more.
+    pub fn member(&self, record: &Record, membership: Membership) -> Result<Supervisor, PodError> {
+        let pod = (**membership.latest.borrow()).clone();
+        Ok(Supervisor::new(self.client.clone(), pod, self.place(record), Some(membership)))
+    }
+
     /// Looks after an admitted pod.
     ///
     /// # Errors
     /// When its record cannot be understood any more.
     pub fn supervisor(&self, record: &Record) -> Result<Supervisor, PodError> {
-        let manifest = Manifest::new(&record.full_name(), record.manifest.clone())?;
-        Ok(Supervisor::new(self.client.clone(), manifest.pod, self.place(record)))
+        Ok(Supervisor::new(self.client.clone(), record.pod()?, self.place(record), None))
     }
 
     /// The pod meant by `name`.
@@ -260,7 +285,7 @@ impl Pods {
     /// [`PodError::Left`] with everything that could not be removed.
     pub async fn delete(&self, record: &Record, hold: Hold) -> Result<(), PodError> {
         let mut left = Vec::new();
-        let pod = Manifest::new(&record.full_name(), record.manifest.clone()).ok().map(|manifest| manifest.pod);
+        let pod = record.pod().ok();
         if let Err(error) = self.stop(record, pod.as_ref()).await {
             left.push(chain(&error));
         }
@@ -313,42 +338,9 @@ impl Pods {
     /// Stops running containers, sidecars after all others.
     async fn stop(&self, record: &Record, pod: Option<&Pod>) -> Result<(), PodError> {
         let seen = observe(&self.client, &record.uid).await?;
-        if !matches!(seen.sandbox, Sandbox::Ready { .. }) {
-            return Ok(());
-        }
-        let grace = grace(record);
-        let is_sidecar = |name: &str| pod.and_then(|pod| pod.container(name)).is_some_and(|c| c.sidecar);
-        for sidecars in [false, true] {
-            let running = seen
-                .containers
-                .iter()
-                .filter(|(name, attempt)| attempt.state == State::Running && is_sidecar(name) == sidecars);
-            let stops = running.map(|(name, attempt)| {
-                let hook = pod.and_then(|pod| pod.container(name)).and_then(|container| container.pre_stop.clone());
-                self.stop_container(attempt, hook, grace)
-            });
-            for result in futures::future::join_all(stops).await {
-                result?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The hook's time counts against the grace, as in Kubernetes.
-    async fn stop_container(&self, attempt: &Attempt, hook: Option<Hook>, grace: Duration) -> Result<(), PodError> {
-        let begun = tokio::time::Instant::now();
-        if let Some(hook) = hook {
-            match tokio::time::timeout(grace, run_hook(&self.client, &attempt.id, &hook)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => tracing::warn!(container.id = attempt.id, reason, "preStop hook failed"),
-                Err(_) => tracing::warn!(container.id = attempt.id, "preStop hook takes too long"),
-            }
-        }
-        let left = grace.saturating_sub(begun.elapsed());
-        match self.client.stop_container(&attempt.id, left).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        let Sandbox::Ready { id } = &seen.sandbox else { return Ok(()) };
+        let address = addresses(&self.client, id).await.unwrap_or_default().first().copied();
+        stop::all(&self.client, &seen, pod, address, grace(record)).await
     }
 }
 
@@ -406,7 +398,10 @@ fn judge(seen: &Seen, expected: usize) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::pod::probe::Health;
 
     #[test]
     fn a_pod_is_summed_up_in_one_word() {
@@ -423,10 +418,12 @@ mod tests {
             (dead(), vec![ended(0), ended(3)], "Failed"),
             (dead(), vec![], "Lost"),
         ] {
-            let attempt =
-                |(n, &state): (usize, &State)| (n.to_string(), Attempt { id: n.to_string(), number: 0, state });
+            let attempt = |(n, &state): (usize, &State)| {
+                let (id, health) = (n.to_string(), Health::WELL);
+                (n.to_string(), Attempt { id, number: 0, state, health, detail: Arc::default(), previous: None })
+            };
             let containers = states.iter().enumerate().map(attempt).collect();
-            let seen = Seen { sandbox: sandbox.clone(), containers, age: Duration::ZERO };
+            let seen = Seen { sandbox: sandbox.clone(), containers, ..Seen::default() };
             assert_eq!(judge(&seen, states.len().max(1)), want, "{sandbox:?} {states:?}");
         }
     }

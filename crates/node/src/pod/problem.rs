@@ -45,6 +45,8 @@ fn list(problems: &[Problem]) -> String {
 pub(super) struct Problems {
     pub(super) found: Vec<Problem>,
     pub(super) ignored: Vec<String>,
+    /// Whether the pod is an API's, which has checked it, rather than a file's.
+    pub(super) in_cluster: bool,
 }
 
 impl Problems {

@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Manifest,
+    Manifest, ManifestError,
     error::{PodError, io},
+    model::Pod,
+    resources::{Qos, qos},
 };
 use crate::engine::Paths;
 
@@ -46,6 +48,10 @@ pub struct Record {
     pub created: u64,
     /// The manifest as given.
     pub manifest: Value,
+    /// The class of a pod that an API server asked for; absent for those of files
+    /// and command lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Qos>,
 }
 
 impl Record {
@@ -59,7 +65,25 @@ impl Record {
             handler: handler.to_owned(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             manifest: manifest.given.clone(),
+            class: None,
         }
+    }
+
+    /// A record of a pod an API server asked for.
+    pub fn of_cluster(manifest: &Manifest, handler: &str) -> Self {
+        Self { class: Some(qos(&manifest.pod)), ..Self::new(manifest, handler) }
+    }
+
+    /// What it describes.
+    ///
+    /// # Errors
+    /// When it cannot be understood any more.
+    pub fn pod(&self) -> Result<Pod, ManifestError> {
+        let manifest = match self.class {
+            None => Manifest::new(&self.full_name(), self.manifest.clone()),
+            Some(_) => Manifest::of_cluster(self.manifest.clone()),
+        };
+        manifest.map(|manifest| manifest.pod)
     }
 
     /// `namespace/name`.

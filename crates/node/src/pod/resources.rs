@@ -1,6 +1,7 @@
 //! CPU and memory: what the engine is told and what the pod's cgroup gets.
 
 use k8s_cri::v1::LinuxContainerResources;
+use serde::{Deserialize, Serialize};
 
 use super::model::{Amounts, Container, Pod};
 
@@ -17,7 +18,7 @@ const MIN_SHARES: u64 = 2;
 const KATA_OVERHEAD: Amounts = Amounts { cpu_milli: Some(250), memory: Some(320 << 20) };
 
 /// Quality of service, which decides who dies first when memory runs out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Qos {
     /// Limits on both amounts of every container, and requests equal to them.
     Guaranteed,
@@ -25,6 +26,17 @@ pub enum Qos {
     Burstable,
     /// Nothing asked for, nothing limited.
     BestEffort,
+}
+
+impl Qos {
+    /// As `status.qosClass` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
 }
 
 /// The class of a pod.
@@ -70,7 +82,7 @@ pub fn pod_limits(pod: &Pod) -> Amounts {
 }
 
 /// What the containers ask for together, overhead left out.
-fn pod_requests(pod: &Pod) -> Amounts {
+pub fn pod_requests(pod: &Pod) -> Amounts {
     let sum = |of: fn(&Container) -> Option<u64>| total(pod, |c| Some(of(c).unwrap_or(0)));
     Amounts { cpu_milli: sum(|c| c.requests.cpu_milli), memory: sum(|c| c.requests.memory) }
 }
@@ -139,6 +151,11 @@ pub fn machine_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Processors of this machine.
+pub fn machine_cpus() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::{collections::HashSet, time::Duration};
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
-use super::{amounts, is_label, security, volume};
+use super::{amounts, env, is_label, probe, security, volume};
 use crate::pod::{
-    model::{Amounts, Container, EnvValue, Hook, Port, Pull, Volume},
+    model::{Amounts, Container, Hook, Port, Pull, Volume},
     problem::Problems,
 };
 
@@ -66,8 +66,10 @@ fn one(path: &str, given: &core::Container, init: bool, pod: &PodFacts<'_>, prob
         command: given.command.clone().unwrap_or_default(),
         args: given.args.clone().unwrap_or_default(),
         dir,
-        env: env(path, given.env.as_deref().unwrap_or_default(), pod, problems),
+        env_from: env::from(given),
+        env: env::variables(path, given, pod, problems),
         mounts: volume::mounts(path, given, pod.volumes, problems),
+        devices: given.volume_devices.iter().flatten().map(|d| (d.name.clone(), d.device_path.clone())).collect(),
         ports: ports(path, given.ports.as_deref().unwrap_or_default(), problems),
         requests: Amounts {
             cpu_milli: requests.cpu_milli.or(limits.cpu_milli),
@@ -78,9 +80,14 @@ fn one(path: &str, given: &core::Container, init: bool, pod: &PodFacts<'_>, prob
         stdin: given.stdin.unwrap_or(false),
         stdin_once: given.stdin_once.unwrap_or(false),
         tty: given.tty.unwrap_or(false),
-        post_start: hook(&at("lifecycle.postStart"), lifecycle.post_start, problems),
-        pre_stop: hook(&at("lifecycle.preStop"), lifecycle.pre_stop, problems),
+        post_start: hook(&at("lifecycle.postStart"), lifecycle.post_start, given, problems),
+        pre_stop: hook(&at("lifecycle.preStop"), lifecycle.pre_stop, given, problems),
         sidecar,
+        startup: probe::check(&at("startupProbe"), given.startup_probe.as_ref(), given, problems),
+        liveness: probe::check(&at("livenessProbe"), given.liveness_probe.as_ref(), given, problems),
+        readiness: probe::check(&at("readinessProbe"), given.readiness_probe.as_ref(), given, problems),
+        message_path: given.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into()),
+        message_from_log: given.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
     }
 }
 
@@ -107,45 +114,6 @@ fn pull(path: &str, policy: Option<&str>, image: &str, problems: &mut Problems) 
         None if image.starts_with("localhost/") || image.contains('@') => Pull::IfNotPresent,
         None if tag.is_none_or(|(_, tag)| tag == "latest") => Pull::Always,
         None => Pull::IfNotPresent,
-    }
-}
-
-fn env(path: &str, given: &[core::EnvVar], pod: &PodFacts<'_>, problems: &mut Problems) -> Vec<(String, EnvValue)> {
-    let mut env = Vec::new();
-    for (n, variable) in given.iter().enumerate() {
-        let path = format!("{path}.env[{n}]");
-        let name = &variable.name;
-        let good = !name.is_empty() && !name.contains(['=', '\0']);
-        problems.unless(good, format!("{path}.name"), format!("{name:?} cannot be a variable"));
-        let source = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
-        let value = match source {
-            None => EnvValue::Text(variable.value.clone().unwrap_or_default()),
-            Some(field) => {
-                field_value(&format!("{path}.valueFrom.fieldRef.fieldPath"), &field.field_path, pod, problems)
-            }
-        };
-        env.push((name.clone(), value));
-    }
-    env
-}
-
-fn field_value(path: &str, field: &str, pod: &PodFacts<'_>, problems: &mut Problems) -> EnvValue {
-    let keyed = field.strip_suffix("']").and_then(|field| field.split_once("['"));
-    let map = |map: &Option<std::collections::BTreeMap<String, String>>, key: &str| {
-        EnvValue::Known(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default())
-    };
-    match (field, keyed) {
-        ("metadata.name", _) => EnvValue::Known(pod.meta.name.clone().unwrap_or_default()),
-        ("metadata.namespace", _) => EnvValue::Known(pod.meta.namespace.clone().unwrap_or_else(|| "default".into())),
-        ("metadata.uid", _) => EnvValue::Known(pod.uid.to_owned()),
-        ("spec.serviceAccountName", _) => EnvValue::Known("default".into()),
-        ("status.podIP", _) => EnvValue::PodIp,
-        (_, Some(("metadata.labels", key))) => map(&pod.meta.labels, key),
-        (_, Some(("metadata.annotations", key))) => map(&pod.meta.annotations, key),
-        _ => {
-            problems.add(path, format!("{field:?} is not known without a cluster"));
-            EnvValue::Known(String::new())
-        }
     }
 }
 
@@ -176,15 +144,23 @@ fn ports(path: &str, given: &[core::ContainerPort], problems: &mut Problems) -> 
     ports
 }
 
-fn hook(path: &str, given: Option<core::LifecycleHandler>, problems: &mut Problems) -> Option<Hook> {
-    let given = given?;
-    if let Some(exec) = given.exec {
+fn hook(
+    path: &str,
+    handler: Option<core::LifecycleHandler>,
+    container: &core::Container,
+    problems: &mut Problems,
+) -> Option<Hook> {
+    let handler = handler?;
+    if let Some(exec) = handler.exec {
         let command = exec.command.unwrap_or_default();
         problems.unless(!command.is_empty(), format!("{path}.exec.command"), "empty");
         return Some(Hook::Exec(command));
     }
-    let seconds = given.sleep.map(|sleep| sleep.seconds).and_then(|seconds| u64::try_from(seconds).ok());
-    problems.unless(seconds.is_some(), path, "only exec and sleep can be done here");
+    if let Some(http) = &handler.http_get {
+        return probe::http_get(&format!("{path}.httpGet"), http, container, problems).map(Hook::Http);
+    }
+    let seconds = handler.sleep.map(|sleep| sleep.seconds).and_then(|seconds| u64::try_from(seconds).ok());
+    problems.unless(seconds.is_some(), path, "only exec, httpGet and sleep can be done here");
     seconds.map(|seconds| Hook::Sleep(Duration::from_secs(seconds)))
 }
 

@@ -1,6 +1,9 @@
 //! From the API's types, in which everything is optional, to checked ones.
 
 mod container;
+mod env;
+mod files;
+mod probe;
 mod security;
 mod volume;
 
@@ -35,7 +38,7 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
     let usable = spec.hostname.is_none() || is_label(&hostname);
     problems.unless(usable, "spec.hostname", format!("{hostname:?} is not a DNS label"));
     let pod_security = spec.security_context.clone().unwrap_or_default();
-    let volumes = volume::volumes(spec.volumes.as_deref().unwrap_or_default(), problems);
+    let volumes = volume::volumes(given, &uid, problems);
     let facts = container::PodFacts { meta, spec, uid: &uid, security: &pod_security, volumes: &volumes };
     let (init, containers) = container::all(&facts, problems);
     let restarts = [("Always", Restart::Always), ("OnFailure", Restart::OnFailure), ("Never", Restart::Never)];
@@ -54,6 +57,8 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
             .map(|given| seconds("spec.activeDeadlineSeconds", Some(given), 0, problems)),
         hostname,
         host_network: spec.host_network.unwrap_or(false),
+        host_pid: spec.host_pid.unwrap_or(false),
+        host_ipc: spec.host_ipc.unwrap_or(false),
         share_processes: spec.share_process_namespace.unwrap_or(false),
         dns: dns(spec, problems),
         host_aliases: host_aliases(spec, problems),
@@ -63,6 +68,9 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
         volumes,
         init,
         containers,
+        service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".into()),
+        service_links: spec.enable_service_links.unwrap_or(true),
+        pull_secrets: spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect(),
         overhead: spec.overhead.as_ref().map(|given| amounts("spec.overhead", given, problems)),
         ignored: Vec::new(),
         uid,
@@ -103,6 +111,8 @@ fn amounts(path: &str, given: &BTreeMap<String, Quantity>, problems: &mut Proble
             "memory" => quantity::units(text).inspect(|&value| amounts.memory = Some(value)),
             // Counted by a cluster's scheduler only.
             "ephemeral-storage" => quantity::units(text),
+            // A cluster's scheduler has seen to it that the node has them.
+            _ if problems.in_cluster => continue,
             _ => {
                 problems.add(path, "not available here, only cpu and memory");
                 continue;

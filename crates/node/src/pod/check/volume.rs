@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::api::resource::Quantity};
 
-use super::is_label;
+use super::{files, is_label};
 use crate::pod::{
     model::{HostPathType, Source, Volume, VolumeMount},
     problem::Problems,
@@ -25,27 +25,54 @@ const HOST_PATH_TYPES: [(&str, HostPathType); 8] = [
     ("BlockDevice", HostPathType::BlockDevice),
 ];
 
-pub(super) fn volumes(given: &[core::Volume], problems: &mut Problems) -> Vec<Volume> {
+pub(super) fn volumes(pod: &core::Pod, uid: &str, problems: &mut Problems) -> Vec<Volume> {
     let mut names = HashSet::new();
     let mut volumes = Vec::new();
-    for (n, volume) in given.iter().enumerate() {
+    let given = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    for (n, volume) in given.enumerate() {
         let path = format!("spec.volumes[{n}]");
         let name = &volume.name;
         problems.unless(is_label(name), format!("{path}.name"), format!("{name:?} is not a DNS label"));
         problems.unless(names.insert(name.clone()), format!("{path}.name"), format!("{name:?} is there twice"));
-        let source = match (&volume.empty_dir, &volume.host_path) {
-            (Some(given), None) => Some(empty_dir(&path, given, problems)),
-            (None, Some(given)) => host_path(&path, given, problems),
+        let mut sources: Vec<Source> = Vec::new();
+        if let Some(given) = &volume.empty_dir {
+            sources.push(empty_dir(&path, given, problems));
+        }
+        if let Some(given) = &volume.host_path {
+            sources.extend(host_path(&path, given, problems));
+        }
+        if let Some(claim) = &volume.persistent_volume_claim {
+            sources.push(Source::Claim(claim.claim_name.clone()));
+        }
+        if let Some(given) = &volume.config_map {
+            sources.push(Source::Files(files::config_map(&format!("{path}.configMap"), given, problems)));
+        }
+        if let Some(given) = &volume.secret {
+            sources.push(Source::Files(files::secret(&format!("{path}.secret"), given, problems)));
+        }
+        if let Some(given) = &volume.downward_api {
+            let path = format!("{path}.downwardAPI");
+            sources.push(Source::Files(files::downward(&path, given, pod, uid, problems)));
+        }
+        if let Some(given) = &volume.projected {
+            let path = format!("{path}.projected");
+            sources.push(Source::Files(files::projected(&path, given, pod, uid, problems)));
+        }
+        match sources.len() {
+            0 if problems.in_cluster && !has_no_source(volume) => problems.add(&path, "is of a kind not known here"),
             // Other sources have been refused by the table of fields.
-            (None, None) => Some(Source::EmptyDir),
-            (Some(_), Some(_)) => {
-                problems.add(&path, "has two sources");
-                None
-            }
-        };
-        volumes.extend(source.map(|source| Volume { name: name.clone(), source }));
+            0 => volumes.push(Volume { name: name.clone(), source: Source::EmptyDir }),
+            1 => volumes.extend(sources.pop().map(|source| Volume { name: name.clone(), source })),
+            _ => problems.add(&path, "has two sources"),
+        }
     }
     volumes
+}
+
+/// Whether nothing but a name is given, which means `emptyDir`.
+fn has_no_source(volume: &core::Volume) -> bool {
+    let alone = core::Volume { name: volume.name.clone(), ..Default::default() };
+    *volume == alone
 }
 
 fn empty_dir(path: &str, given: &core::EmptyDirVolumeSource, problems: &mut Problems) -> Source {
@@ -55,12 +82,13 @@ fn empty_dir(path: &str, given: &core::EmptyDirVolumeSource, problems: &mut Prob
         limit
     });
     match given.medium.as_deref().unwrap_or_default() {
-        "" if limit.is_some() => {
-            // Kubernetes evicts a pod that writes more; nobody does that here.
-            problems.ignored.push(format!("{path}.emptyDir.sizeLimit"));
+        "" => {
+            if limit.is_some() {
+                // Kubernetes evicts a pod that writes more; nobody does that here.
+                problems.ignored.push(format!("{path}.emptyDir.sizeLimit"));
+            }
             Source::EmptyDir
         }
-        "" => Source::EmptyDir,
         "Memory" => Source::Memory(limit),
         medium => {
             problems.add(format!("{path}.emptyDir.medium"), format!("{medium:?} is not one of \"\", Memory"));
@@ -105,6 +133,7 @@ pub(super) fn mounts(
             volume: mount.name.clone(),
             path: place.clone(),
             sub_path,
+            sub_path_expr: mount.sub_path_expr.clone().unwrap_or_default(),
             read_only: mount.read_only.unwrap_or(false),
             propagation,
         });
@@ -112,7 +141,7 @@ pub(super) fn mounts(
     mounts
 }
 
-fn stays_inside(path: &Path) -> bool {
+pub(super) fn stays_inside(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <state>/pods/<uid>/volumes/kubernetes.io~empty-dir/<name>
+//! <state>/pods/<uid>/volumes/kubernetes.io~configmap/<name>
 //! <state>/pods/<uid>/volume-subpaths/<container>/<n>
 //! <state>/pods/<uid>/etc-hosts
 //! ```
@@ -10,7 +11,11 @@
 //! Containers can write to volumes while others are set up: a path within one is
 //! only followed by the kernel's own bounded lookup.
 
+mod atomic;
+mod files;
+
 use std::{
+    collections::HashMap,
     fs::{self, File, Permissions},
     io,
     os::{
@@ -27,41 +32,116 @@ use nix::{
     mount::{MsFlags, mount},
     sys::stat::{Mode, mkdirat},
 };
+use osc_agent_protocol::kind::chain;
 
 use super::{
+    cluster::{Claimed, Cluster},
     error::{PodError, io},
     model::{Container, HostPathType, Pod, Source, Volume, VolumeMount},
 };
 use crate::engine::{below, unmount_below};
 
+/// What the claims of a pod are bound to, by the name of the volume.
+pub type Claims = HashMap<String, Claimed>;
+
 /// Makes all volumes of a pod. Idempotent.
 ///
 /// # Errors
 /// [`PodError::Volume`] names the first that cannot be had.
-pub fn prepare(dir: &Path, pod: &Pod) -> Result<(), PodError> {
+pub async fn prepare(dir: &Path, pod: &Pod, cluster: Option<&Cluster>) -> Result<Claims, PodError> {
     fs::create_dir_all(dir).map_err(io("create", dir))?;
     fs::set_permissions(dir, Permissions::from_mode(0o750)).map_err(io("protect", dir))?;
+    let claims = claims(pod, cluster).await?;
     for volume in &pod.volumes {
+        let at = place(dir, volume, &claims);
         let made = match &volume.source {
-            Source::EmptyDir => empty_dir(&place(dir, volume), pod.fs_group),
-            Source::Memory(limit) => memory_dir(&place(dir, volume), *limit, pod.fs_group),
+            Source::EmptyDir => empty_dir(&at, pod.fs_group),
+            Source::Memory(limit) => memory_dir(&at, *limit, pod.fs_group),
             Source::HostPath(path, kind) => host_path(path, *kind),
+            Source::Claim(_) => claimed(&at, pod.fs_group),
+            // Secrets never reach the disk.
+            Source::Files(files) if files.is_secret() => memory_dir(&at, None, None),
+            Source::Files(_) => fs::create_dir_all(&at),
         };
-        made.map_err(|source| PodError::Volume {
-            volume: volume.name.clone(),
-            reason: format!("cannot be provided at {}", place(dir, volume).display()),
-            source: Some(source),
-        })?;
+        made.map_err(failed(volume, &at))?;
+    }
+    refresh(dir, pod, cluster).await?;
+    Ok(claims)
+}
+
+/// Brings volumes of files up to date with the objects they are made of.
+///
+/// # Errors
+/// As [`prepare`]; what is there stays.
+pub async fn refresh(dir: &Path, pod: &Pod, cluster: Option<&Cluster>) -> Result<(), PodError> {
+    for volume in &pod.volumes {
+        if let Source::Files(source) = &volume.source {
+            let at = place(dir, volume, &Claims::new());
+            let content = files::collect(pod, source, cluster).await.map_err(|error| PodError::Volume {
+                volume: volume.name.clone(),
+                reason: chain(&error),
+                source: None,
+            })?;
+            atomic::write(&at, &content, pod.fs_group).map_err(failed(volume, &at))?;
+        }
     }
     Ok(())
 }
 
+fn failed(volume: &Volume, at: &Path) -> impl FnOnce(io::Error) -> PodError {
+    let (volume, reason) = (volume.name.clone(), format!("cannot be provided at {}", at.display()));
+    move |source| PodError::Volume { volume, reason, source: Some(source) }
+}
+
+async fn claims(pod: &Pod, cluster: Option<&Cluster>) -> Result<Claims, PodError> {
+    let mut claims = Claims::new();
+    for volume in &pod.volumes {
+        if let (Source::Claim(name), Some(cluster)) = (&volume.source, cluster) {
+            let claimed = cluster.claim(&pod.namespace, name).await.map_err(|error| PodError::Volume {
+                volume: volume.name.clone(),
+                reason: chain(&error),
+                source: None,
+            })?;
+            claims.insert(volume.name.clone(), claimed);
+        }
+    }
+    Ok(claims)
+}
+
 /// Where a volume lies on the host.
-fn place(dir: &Path, volume: &Volume) -> PathBuf {
+fn place(dir: &Path, volume: &Volume, claims: &Claims) -> PathBuf {
     match &volume.source {
         Source::EmptyDir | Source::Memory(_) => dir.join("volumes/kubernetes.io~empty-dir").join(&volume.name),
         Source::HostPath(path, _) => path.clone(),
+        Source::Claim(_) => claims.get(&volume.name).map(|claimed| claimed.path.clone()).unwrap_or_default(),
+        Source::Files(files) => dir.join("volumes").join(files.plugin).join(&volume.name),
     }
+}
+
+/// A directory that outlives the pod; its top is the pod's group's.
+fn claimed(path: &Path, group: Option<u32>) -> io::Result<()> {
+    let found = fs::metadata(path)?;
+    if found.is_dir() && group.is_some_and(|group| group != found.gid()) {
+        give_to_group(path, group)?;
+    }
+    Ok(())
+}
+
+/// The raw block devices of one container.
+pub fn devices(pod: &Pod, container: &Container, claims: &Claims) -> Vec<v1::Device> {
+    let device = |(volume, path): &(String, String)| {
+        let volume = pod.volumes.iter().find(|known| known.name == *volume)?;
+        let host_path = match &volume.source {
+            Source::Claim(_) => claims.get(&volume.name).filter(|claimed| claimed.block)?.path.clone(),
+            _ => return None,
+        };
+        Some(v1::Device {
+            container_path: path.clone(),
+            host_path: host_path.to_string_lossy().into_owned(),
+            permissions: "mrw".into(),
+        })
+    };
+    container.devices.iter().filter_map(device).collect()
 }
 
 fn empty_dir(path: &Path, group: Option<u32>) -> io::Result<()> {
@@ -116,12 +196,12 @@ fn host_path(path: &Path, kind: HostPathType) -> io::Result<()> {
 ///
 /// # Errors
 /// [`PodError::Volume`].
-pub fn mounts(dir: &Path, pod: &Pod, container: &Container) -> Result<Vec<v1::Mount>, PodError> {
+pub fn mounts(dir: &Path, pod: &Pod, container: &Container, claims: &Claims) -> Result<Vec<v1::Mount>, PodError> {
     let mut mounts = Vec::new();
     for (n, wanted) in container.mounts.iter().enumerate() {
         let volume = pod.volumes.iter().find(|volume| volume.name == wanted.volume);
         let Some(volume) = volume else { continue }; // checked with the manifest
-        let source = place(dir, volume);
+        let source = place(dir, volume, claims);
         let host_path = if wanted.sub_path.as_os_str().is_empty() {
             source
         } else {
@@ -253,16 +333,16 @@ spec:
         Manifest::read("test", &text).expect("good").remove(0).pod
     }
 
-    #[test]
-    fn volumes_are_made_mounted_and_removed_without_touching_the_host() {
+    #[tokio::test]
+    async fn volumes_are_made_mounted_and_removed_without_touching_the_host() {
         let root = tempfile::tempdir().expect("tempdir");
         let host = root.path().join("host");
         fs::create_dir_all(host.join("sub")).expect("mkdir");
         fs::write(host.join("sub/precious"), "x").expect("write");
         let (dir, pod) = (root.path().join("pod"), pod(&host));
-        prepare(&dir, &pod).expect("prepare");
-        prepare(&dir, &pod).expect("again");
-        let mounts = mounts(&dir, &pod, &pod.containers[0]).expect("mounts");
+        prepare(&dir, &pod, None).await.expect("prepare");
+        let claims = prepare(&dir, &pod, None).await.expect("again");
+        let mounts = mounts(&dir, &pod, &pod.containers[0], &claims).expect("mounts");
         let sub = Path::new(&mounts[0].host_path);
         fs::write(sub.join("file"), "y").expect("the sub-path is a directory");
         let disk = dir.join("volumes/kubernetes.io~empty-dir/disk");
