@@ -354,3 +354,6 @@ fn below_default(cause: Cause, default: &Path<'_>) -> Cause {
     };
     Cause { field, ..cause }
 }
+
+#[cfg(test)]
+mod tests;
