@@ -127,6 +127,10 @@ const WHOLE_MAPS: &[(&str, &str)] = &[
 /// Objects of which a strategic patch keeps only the fields it lists under `$retainKeys`.
 const RETAINED: &[(&str, &str)] = &[("apps.v1.DeploymentSpec", "strategy")];
 
+/// Keys of [`LISTS`] that may be left out, and the value they then count with when an item is looked for.
+const KEY_DEFAULTS: &[(&str, &str, &str)] =
+    &[("core.v1.ContainerPort", "protocol", "TCP"), ("core.v1.ServicePort", "protocol", "TCP")];
+
 /// Adds the extensions to `components.schemas`.
 pub(super) fn inject(schemas: &mut Map<String, Value>) {
     for (name, schema) in schemas.iter_mut() {
@@ -139,6 +143,9 @@ pub(super) fn inject(schemas: &mut Map<String, Value>) {
         }
         for (_, field) in RETAINED.iter().filter(|row| row.0 == short) {
             extend(schema, field, json!({"x-kubernetes-patch-strategy": "retainKeys"}));
+        }
+        for (_, field, value) in KEY_DEFAULTS.iter().filter(|row| row.0 == short) {
+            extend(schema, field, json!({"default": value}));
         }
     }
 }
@@ -188,7 +195,9 @@ mod tests {
             })
         };
         let lists = LISTS.iter().map(|row| (row.0, row.1));
-        for (definition, field) in lists.chain(WHOLE_MAPS.iter().copied()).chain(RETAINED.iter().copied()) {
+        let defaults = KEY_DEFAULTS.iter().map(|row| (row.0, row.1));
+        let others = WHOLE_MAPS.iter().chain(RETAINED).copied();
+        for (definition, field) in lists.chain(others).chain(defaults) {
             assert!(exists(definition, field), "{definition} {field}");
         }
     }
