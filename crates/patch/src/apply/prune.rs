@@ -12,6 +12,9 @@ use crate::typed::{Place, name_parents, owned, remove};
 /// Removing a field removes what is below it. If others own something there the field has to stay, but of its content
 /// only what they own and what never belonged to this manager.
 pub fn pruned(place: Place<'_>, mut merged: Value, last: &Set, now: &Set, owners: &Owners) -> Value {
+    if last.is_subset(now) {
+        return merged;
+    }
     let last = name_parents(place, last);
     let mut held = now.clone();
     for (_, owner) in owners.iter() {

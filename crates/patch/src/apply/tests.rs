@@ -418,11 +418,23 @@ fn a_large_object_is_applied_and_tracked() {
     let mut next = config.clone();
     next["spec"]["containers"][7]["image"] = json!("other");
 
-    let start = std::time::Instant::now();
-    let object = applied(Some(&live), &next, "a", 1).unwrap();
-    let apply = start.elapsed();
-    let object = updated(&object, |object| object["spec"]["containers"][8]["image"] = json!("other"), "b");
-    let track = start.elapsed() - apply;
+    let best = |times: [std::time::Duration; 5]| times.into_iter().min().unwrap_or_default();
+    let mut object = live.clone();
+    let apply = best(std::array::from_fn(|_| {
+        let start = std::time::Instant::now();
+        object = applied(Some(&live), &next, "a", 1).unwrap();
+        start.elapsed()
+    }));
+    let live = object;
+    let mut next = live.clone();
+    next["spec"]["containers"][8]["image"] = json!("other");
+    let mut object = next.clone();
+    let track = best(std::array::from_fn(|_| {
+        object = next.clone();
+        let start = std::time::Instant::now();
+        track(deployment(), Some(&live), &mut object, &manager("b", 5));
+        start.elapsed()
+    }));
     println!("{} bytes: apply {apply:?}, track {track:?}", config.to_string().len());
     assert_eq!(owns(&object, "b"), [r#".spec.containers[name="container-8"].image"#]);
 }

@@ -21,14 +21,18 @@ impl Element {
         Self::Field(name.to_owned())
     }
 
-    /// The item whose key fields have the values in `keys`.
-    pub fn key(keys: Map<String, Value>) -> Self {
-        Self::Key(canonical(&Value::Object(keys)))
+    /// The item whose key fields have these values.
+    pub fn key<'a>(keys: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Self {
+        let mut text = String::new();
+        write_object(keys.into_iter().collect(), &mut text);
+        Self::Key(text)
     }
 
     /// The item that is `value`.
     pub fn value(value: &Value) -> Self {
-        Self::Value(canonical(value))
+        let mut text = String::new();
+        write(value, &mut text);
+        Self::Value(text)
     }
 
     /// Reads `f:name`, `k:{…}` or `v:…`; none for anything else.
@@ -37,7 +41,7 @@ impl Element {
         match prefix {
             "f" => Some(Self::field(rest)),
             "k" => match serde_json::from_str(rest).ok()? {
-                Value::Object(keys) => Some(Self::key(keys)),
+                Value::Object(keys) => Some(Self::key(keys.iter().map(|(name, value)| (name.as_str(), value)))),
                 _ => None,
             },
             "v" => Some(Self::value(&serde_json::from_str(rest).ok()?)),
@@ -70,27 +74,58 @@ impl fmt::Display for Element {
     }
 }
 
-/// JSON with sorted keys, and with numbers that are whole written as such: 1.0 and 1 name the same item.
-fn canonical(value: &Value) -> String {
-    fn normal(value: &Value) -> Value {
-        match value {
-            Value::Number(number) => match number.as_f64() {
-                // 2^53: beyond, floating point skips whole numbers.
-                Some(n) if number.is_f64() && n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {
-                    Value::from(n as i64)
-                }
-                _ => value.clone(),
-            },
-            Value::Array(items) => items.iter().map(normal).collect(),
-            Value::Object(fields) => {
-                let mut sorted: Vec<(&String, &Value)> = fields.iter().collect();
-                sorted.sort_unstable_by_key(|(name, _)| *name);
-                sorted.into_iter().map(|(name, field)| (name.clone(), normal(field))).collect()
+/// Writes JSON with sorted keys, and with numbers that are whole written as such: 1.0 and 1 name the same item.
+fn write(value: &Value, text: &mut String) {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            // 2^53: beyond, floating point skips whole numbers.
+            Some(n) if number.is_f64() && n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {
+                text.push_str(&(n as i64).to_string());
             }
-            _ => value.clone(),
+            _ => text.push_str(&number.to_string()),
+        },
+        Value::String(string) => write_string(string, text),
+        Value::Array(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                write(item, text);
+            }
+            text.push(']');
         }
+        Value::Object(fields) => {
+            write_object(fields.iter().map(|(name, field)| (name.as_str(), field)).collect(), text)
+        }
+        Value::Null => text.push_str("null"),
+        Value::Bool(flag) => text.push_str(if *flag { "true" } else { "false" }),
     }
-    normal(value).to_string()
+}
+
+fn write_object(mut fields: Vec<(&str, &Value)>, text: &mut String) {
+    fields.sort_unstable_by_key(|(name, _)| *name);
+    text.push('{');
+    for (index, (name, field)) in fields.into_iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        write_string(name, text);
+        text.push(':');
+        write(field, text);
+    }
+    text.push('}');
+}
+
+fn write_string(string: &str, text: &mut String) {
+    // Most names and keys need no escapes, and there are many.
+    if string.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        text.push('"');
+        text.push_str(string);
+        text.push('"');
+    } else {
+        text.push_str(&Value::from(string).to_string());
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +153,19 @@ mod tests {
             if let Some(element) = element {
                 assert_eq!(element.to_text(), text);
             }
+        }
+    }
+
+    #[test]
+    fn texts_are_json() {
+        for value in [
+            serde_json::json!({"b": [1, -2.5, null, true], "a": {"y": "x", "": {}}, "c": []}),
+            serde_json::json!("quote \" slash \\ line \n bell \u{7} del \u{7f} \u{2028} é"),
+            serde_json::json!([u64::MAX, i64::MIN, 1e300, "\u{0}"]),
+        ] {
+            let Element::Value(text) = Element::value(&value) else { panic!("not a value") };
+            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+            assert_eq!(Element::parse(&format!("v:{text}")), Some(Element::value(&value)));
         }
     }
 

@@ -86,7 +86,7 @@ impl Set {
 
     /// Adds all paths of `other`.
     pub fn union(&mut self, other: Set) {
-        for (element, entry) in other.entries {
+        for (element, entry) in other {
             self.add(element, entry);
         }
     }
@@ -159,6 +159,16 @@ impl Set {
         let mut paths = Vec::new();
         self.for_each_path(&mut |path| paths.push(path.to_owned()));
         paths
+    }
+}
+
+/// What is said about each element, sorted.
+impl IntoIterator for Set {
+    type Item = (Element, Entry);
+    type IntoIter = btree_map::IntoIter<Element, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
     }
 }
 

@@ -134,8 +134,8 @@ mod tests {
     fn element() -> impl Strategy<Value = Element> {
         prop_oneof![
             ".*".prop_map(|name| Element::field(&name)),
-            ("[a-z]+", any::<i64>()).prop_map(|(name, n)| Element::key(Map::from_iter([(name, json!(n))]))),
-            ("[a-z]+", ".*").prop_map(|(name, text)| Element::key(Map::from_iter([(name, json!(text))]))),
+            ("[a-z]+", any::<i64>()).prop_map(|(name, n)| Element::key([(name.as_str(), &json!(n))])),
+            ("[a-z]+", ".*").prop_map(|(name, text)| Element::key([(name.as_str(), &json!(text))])),
             any::<i32>().prop_map(|n| Element::value(&json!(f64::from(n) / 8.0))),
             ".*".prop_map(|text| Element::value(&json!(text))),
         ]

@@ -197,7 +197,7 @@ fn read_one(place: Place<'_>, note: &Value, budget: &mut usize) -> Option<(Id, O
         api_version: if operation == Operation::Apply { String::new() } else { api_version.clone() },
         subresource: text("subresource")?.to_owned(),
     };
-    Some((id, Owner { api_version, fields: fit(place, &fields), time }))
+    Some((id, Owner { api_version, fields: fit(place, fields), time }))
 }
 
 fn write_one(id: &Id, owner: &Owner) -> Value {

@@ -51,16 +51,13 @@ pub fn name_parents(place: Place<'_>, set: &Set) -> Set {
 }
 
 /// A set written down for an older schema, as this one sees it: who owned a part of what is now owned whole, owns it.
-pub fn fit(place: Place<'_>, set: &Set) -> Set {
+pub fn fit(place: Place<'_>, set: Set) -> Set {
     let mut fitting = Set::default();
-    for (element, entry) in set.iter() {
-        let child = place.child(element);
-        let entry = if child.is_whole() {
-            Entry::leaf()
-        } else {
-            Entry { owned: entry.owned, below: fit(child, &entry.below) }
-        };
-        fitting.add(element.clone(), entry);
+    for (element, entry) in set {
+        let child = place.child(&element);
+        let entry =
+            if child.is_whole() { Entry::leaf() } else { Entry { owned: entry.owned, below: fit(child, entry.below) } };
+        fitting.add(element, entry);
     }
     fitting
 }

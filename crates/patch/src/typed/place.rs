@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use osc_schema::{Kind, ListType, MapType, Node};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::fields::Element;
 
@@ -119,12 +119,11 @@ impl<'a> Place<'a> {
         };
         let fields = item.as_object()?;
         let item_place = self.item();
-        let present: Map<String, Value> = keys
+        let present: Vec<(&str, &Value)> = keys
             .iter()
             .filter_map(|key| {
                 let given = fields.get(key).filter(|value| !value.is_null());
-                let value = given.or_else(|| item_place.field(key).node?.default())?;
-                Some((key.clone(), value.clone()))
+                Some((key.as_str(), given.or_else(|| item_place.field(key).node?.default())?))
             })
             .collect();
         (!present.is_empty()).then(|| Element::key(present))
