@@ -147,14 +147,19 @@ fn is_isbn10(text: &str) -> bool {
         .collect();
     digits.len() == 10
         && digits.iter().all(|digit| *digit <= 10)
-        && digits.iter().zip((1..=10).rev()).map(|(digit, weight)| digit * weight).sum::<u32>() % 11 == 0
+        && digits.iter().zip((1..=10).rev()).map(|(digit, weight)| digit * weight).sum::<u32>().is_multiple_of(11)
 }
 
 fn is_isbn13(text: &str) -> bool {
     let digits: Option<Vec<u32>> = text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| c.to_digit(10)).collect();
     digits.is_some_and(|digits| {
         digits.len() == 13
-            && digits.iter().zip([1, 3].iter().cycle()).map(|(digit, weight)| digit * weight).sum::<u32>() % 10 == 0
+            && digits
+                .iter()
+                .zip([1, 3].iter().cycle())
+                .map(|(digit, weight)| digit * weight)
+                .sum::<u32>()
+                .is_multiple_of(10)
     })
 }
 
@@ -164,7 +169,7 @@ fn is_credit_card(text: &str) -> bool {
     digits.is_some_and(|digits| {
         let doubled = |digit: u32| if digit > 4 { 2 * digit - 9 } else { 2 * digit };
         let sum: u32 = digits.iter().rev().enumerate().map(|(i, d)| if i % 2 == 1 { doubled(*d) } else { *d }).sum();
-        (13..=19).contains(&digits.len()) && sum % 10 == 0
+        (13..=19).contains(&digits.len()) && sum.is_multiple_of(10)
     })
 }
 

@@ -83,11 +83,16 @@ pub struct Pattern {
 
 impl Pattern {
     /// Compiled size a pattern may reach, in bytes: enough for every pattern in use, small enough for hostile ones.
-    const SIZE_LIMIT: usize = 1 << 20;
+    const SIZE_LIMIT: usize = 4 << 20;
 
     /// Compiles `text`; matching takes time linear in pattern and input.
     pub fn new(text: &str) -> Result<Self, regex::Error> {
-        let regex = regex::RegexBuilder::new(text).size_limit(Self::SIZE_LIMIT).build()?;
+        Self::within(text, Self::SIZE_LIMIT)
+    }
+
+    /// Compiles `text` unless that needs more than `size` bytes.
+    pub(crate) fn within(text: &str, size: usize) -> Result<Self, regex::Error> {
+        let regex = regex::RegexBuilder::new(text).size_limit(size).build()?;
         Ok(Self { text: text.to_owned(), regex })
     }
 

@@ -59,6 +59,9 @@ impl Definitions {
     }
 }
 
+/// Name of the definition of quantities.
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+
 /// A cursor into a schema: where references have been followed and siblings of a reference are not forgotten.
 #[derive(Clone, Copy, Debug)]
 pub struct Node<'a> {
@@ -170,6 +173,11 @@ impl<'a> Node<'a> {
     /// Whether this is an integer or a string.
     pub fn int_or_string(self) -> bool {
         self.schema.int_or_string
+    }
+
+    /// Whether this is a quantity (`500m`, `1Gi`), which may also be written as any number.
+    pub fn is_quantity(self) -> bool {
+        self.site.reference.as_deref() == Some(QUANTITY)
     }
 
     /// Ownership of list items.

@@ -7,9 +7,18 @@ use std::sync::Arc;
 use regex::Regex;
 
 use super::EXPRESSION_BUDGET;
-use super::ast::{Ast, Element, Expr, Fold, FoldKind, Operator};
+use super::access;
+use super::ast::{Ast, Element, Expr, Operator};
 use super::functions;
-use super::value::{Key, Map, Value, as_key, as_optional, entry, key_value, map, optional, order, type_name, unescape};
+use super::value::{Map, Value, as_key, as_optional, entry, map, optional, order, type_name};
+use crate::model::Pattern;
+
+/// Compiled size of an ordinary regular expression, in bytes.
+const SMALL_PATTERN: usize = 64 << 10;
+/// Cost of compiling a regular expression of at most that size.
+const SMALL_PATTERN_COST: u64 = 500;
+/// What compiling a larger one costs besides.
+const LARGE_PATTERN_COST: u64 = 50_000;
 
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,8 +76,13 @@ impl<'a> Run<'a> {
         if let Some(regex) = self.patterns.get(text) {
             return Ok(regex.clone());
         }
-        self.charge(100 + text.len() as u64)?;
-        match crate::model::Pattern::new(text) {
+        // Compiling takes time with the size of the result, and patterns may come from the object by the thousand.
+        self.charge(SMALL_PATTERN_COST + text.len() as u64)?;
+        let small = Pattern::within(text, SMALL_PATTERN);
+        if matches!(small, Err(regex::Error::CompiledTooBig(_))) {
+            self.charge(LARGE_PATTERN_COST)?;
+        }
+        match small.or_else(|_| Pattern::new(text)) {
             Ok(pattern) => {
                 self.patterns.insert(text.to_owned(), pattern.regex.clone());
                 Ok(pattern.regex)
@@ -77,14 +91,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn eval(&mut self, ast: &'a Ast) -> Evaluated {
+    pub(super) fn eval(&mut self, ast: &'a Ast) -> Evaluated {
         self.charge(1)?;
         match &ast.expr {
             Expr::Literal(value) => Ok(value.clone()),
             Expr::Name(name) => Ok(self.name(name)),
             Expr::Select { operand, field, optional } => {
                 let operand = self.eval(operand)?;
-                select(&operand, field, *optional)
+                access::select(&operand, field, *optional)
             }
             Expr::Has { operand, field } => {
                 let operand = self.eval(operand)?;
@@ -93,11 +107,11 @@ impl<'a> Run<'a> {
                     Some(Some(inner)) => inner,
                     None => &operand,
                 };
-                Ok(Value::Bool(self::field(operand, field)?.is_some()))
+                Ok(Value::Bool(access::field(operand, field)?.is_some()))
             }
             Expr::Index { operand, index, optional } => {
                 let (operand, index) = (self.eval(operand)?, self.eval(index)?);
-                self::index(&operand, &index, *optional)
+                access::index(&operand, &index, *optional)
             }
             Expr::List(items) => self.list(items),
             Expr::Map(entries) => self.map(entries),
@@ -128,7 +142,7 @@ impl<'a> Run<'a> {
             Expr::Fold(fold) => self.fold(fold),
             Expr::Bind { name, value, body } => {
                 let value = self.eval(value)?;
-                self.within([(name, value)], |run| run.eval(body))
+                self.within([(name.as_str(), value)], |run| run.eval(body))
             }
             Expr::OptionalMap { target, name, body, flat } => {
                 let target = self.eval(target)?;
@@ -144,9 +158,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn within<T, const N: usize>(
+    /// Evaluates with more names in scope.
+    pub(super) fn within<T>(
         &mut self,
-        names: [(&'a str, Value); N],
+        names: impl IntoIterator<Item = (&'a str, Value)>,
         evaluate: impl FnOnce(&mut Self) -> Evaluated<T>,
     ) -> Evaluated<T> {
         let before = self.scope.len();
@@ -162,7 +177,7 @@ impl<'a> Run<'a> {
         variable.map_or_else(|| type_value(name), |(_, value)| value.clone())
     }
 
-    fn truth(&mut self, ast: &'a Ast) -> Evaluated<bool> {
+    pub(super) fn truth(&mut self, ast: &'a Ast) -> Evaluated<bool> {
         match self.eval(ast)? {
             Value::Bool(flag) => Ok(flag),
             other => failed(format!("no such overload: '{}' is not a bool", type_name(&other))),
@@ -326,118 +341,6 @@ impl<'a> Run<'a> {
         let arguments = arguments.iter().map(|argument| self.eval(argument)).collect::<Evaluated<Vec<_>>>()?;
         self.function(namespaced.as_deref().unwrap_or(function), receiver, arguments)
     }
-
-    fn fold(&mut self, fold: &'a Fold) -> Evaluated {
-        let range = self.eval(&fold.range)?;
-        let mut folding = Folding { kind: fold.kind, list: Vec::new(), found: 0, fault: None };
-        match &range {
-            Value::List(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    if self.fold_item(fold, Value::Int(index as i64), item, false, &mut folding)? {
-                        break;
-                    }
-                }
-            }
-            Value::Map(map) => {
-                // Sorted, so that results that are lists do not depend on chance.
-                let mut entries: Vec<_> = map.map.iter().collect();
-                entries.sort_by(|a, b| a.0.cmp(b.0));
-                for (key, value) in entries {
-                    if self.fold_item(fold, key_value(key), value, true, &mut folding)? {
-                        break;
-                    }
-                }
-            }
-            other => return failed(format!("no such overload: cannot iterate over '{}'", type_name(other))),
-        }
-        folding.result()
-    }
-
-    /// Evaluates the body for one item. True: the result is known.
-    fn fold_item(
-        &mut self,
-        fold: &'a Fold,
-        key: Value,
-        item: &Value,
-        keyed: bool,
-        folding: &mut Folding,
-    ) -> Evaluated<bool> {
-        self.charge(1)?;
-        let (first, second) = &fold.names;
-        let before = self.scope.len();
-        let each = match second {
-            Some(second) => {
-                self.scope.push((first, key.clone()));
-                self.scope.push((second, item.clone()));
-                item.clone()
-            }
-            None => {
-                let each = if keyed { key } else { item.clone() };
-                self.scope.push((first, each.clone()));
-                each
-            }
-        };
-        let result = self.fold_step(fold, each, folding);
-        self.scope.truncate(before);
-        result
-    }
-
-    fn fold_step(&mut self, fold: &'a Fold, each: Value, folding: &mut Folding) -> Evaluated<bool> {
-        match fold.kind {
-            FoldKind::All | FoldKind::Exists => {
-                let decisive = fold.kind == FoldKind::Exists;
-                match self.truth(&fold.body) {
-                    Ok(flag) if flag == decisive => {
-                        folding.found += 1;
-                        return Ok(true);
-                    }
-                    Ok(_) => {}
-                    Err(Fault::Budget) => return Err(Fault::Budget),
-                    Err(other) => folding.fault = folding.fault.take().or(Some(other)),
-                }
-            }
-            FoldKind::ExistsOne => folding.found += usize::from(self.truth(&fold.body)?),
-            FoldKind::Filter => {
-                if self.truth(&fold.body)? {
-                    folding.list.push(each);
-                }
-            }
-            FoldKind::Map => {
-                let wanted = match &fold.filter {
-                    Some(filter) => self.truth(filter)?,
-                    None => true,
-                };
-                if wanted {
-                    let value = self.eval(&fold.body)?;
-                    folding.list.push(value);
-                }
-            }
-        }
-        Ok(false)
-    }
-}
-
-/// What a macro has gathered so far.
-struct Folding {
-    kind: FoldKind,
-    list: Vec<Value>,
-    /// Items that decided or counted.
-    found: usize,
-    /// The first failure, which counts if nothing decides.
-    fault: Option<Fault>,
-}
-
-impl Folding {
-    fn result(self) -> Evaluated {
-        let decided = self.found > 0;
-        match (self.kind, self.fault) {
-            (FoldKind::All | FoldKind::Exists, Some(fault)) if !decided => Err(fault),
-            (FoldKind::All, _) => Ok(Value::Bool(!decided)),
-            (FoldKind::Exists, _) => Ok(Value::Bool(decided)),
-            (FoldKind::ExistsOne, _) => Ok(Value::Bool(self.found == 1)),
-            (FoldKind::Map | FoldKind::Filter, _) => Ok(Value::List(Arc::new(self.list))),
-        }
-    }
 }
 
 /// A type as a value.
@@ -448,46 +351,4 @@ pub(crate) fn type_value(name: &str) -> Value {
 pub(crate) fn no_overload<T>(function: &str, operands: &[&Value]) -> Evaluated<T> {
     let listed: Vec<&str> = operands.iter().map(|value| type_name(value)).collect();
     failed(format!("no such overload: {function}({})", listed.join(", ")))
-}
-
-/// The field called `name`, which may be written escaped.
-fn field<'v>(operand: &'v Value, name: &str) -> Evaluated<Option<&'v Value>> {
-    let Value::Map(map) = operand else {
-        return failed(format!("no such overload: field '{name}' of '{}'", type_name(operand)));
-    };
-    let find = |name: &str| map.map.get(&Key::String(Arc::new(name.to_owned())));
-    Ok(find(name).or_else(|| find(&unescape(name)?)))
-}
-
-fn select(operand: &Value, name: &str, is_optional: bool) -> Evaluated {
-    match as_optional(operand) {
-        Some(None) => Ok(operand.clone()),
-        Some(Some(inner)) => field(inner, name).map(|found| optional(found.cloned())),
-        None if is_optional => field(operand, name).map(|found| optional(found.cloned())),
-        None => field(operand, name)?.cloned().map_or_else(|| failed(format!("no such key: {name}")), Ok),
-    }
-}
-
-fn index(operand: &Value, index: &Value, is_optional: bool) -> Evaluated {
-    let (container, is_optional) = match as_optional(operand) {
-        Some(None) => return Ok(operand.clone()),
-        Some(Some(inner)) => (inner, true),
-        None => (operand, is_optional),
-    };
-    let found = match (container, as_key(index)) {
-        (Value::List(items), Some(Key::Int(at))) => usize::try_from(at).ok().and_then(|at| items.get(at)),
-        (Value::List(items), Some(Key::Uint(at))) => usize::try_from(at).ok().and_then(|at| items.get(at)),
-        (Value::Map(map), Some(key)) => entry(map, &key),
-        _ => return no_overload("_[_]", &[operand, index]),
-    };
-    match (found, container) {
-        (found, _) if is_optional => Ok(optional(found.cloned())),
-        (Some(found), _) => Ok(found.clone()),
-        (None, Value::List(_)) => failed(format!("index out of bounds: {}", shown(index))),
-        (None, _) => failed(format!("no such key: {}", shown(index))),
-    }
-}
-
-fn shown(value: &Value) -> String {
-    super::value::to_json(value).map_or_else(|| type_name(value).to_owned(), |json| json.to_string())
 }

@@ -13,9 +13,11 @@
 //! stack, and the cost of evaluating it. Every step, every item looked at and every ten characters compared cost one
 //! unit; an expression may spend [`EXPRESSION_BUDGET`], all rules of one object together [`OBJECT_BUDGET`].
 
+mod access;
 mod ast;
 mod check;
 mod eval;
+mod fold;
 mod functions;
 mod lexer;
 mod library;
@@ -34,7 +36,7 @@ use crate::node::Node;
 use ast::Ast;
 pub(crate) use eval::Fault;
 pub(crate) use types::Type;
-pub(crate) use value::{from_json, optional};
+pub(crate) use value::{Value, from_json, optional};
 
 /// Characters an expression may have.
 pub const MAX_LENGTH: usize = 32 * 1024;
@@ -131,7 +133,7 @@ impl Program {
     }
 
     /// Evaluates with these variables, spending from `budget`.
-    pub(crate) fn run(&self, variables: &[(&str, value::Value)], budget: &mut u64) -> Result<value::Value, Fault> {
+    pub(crate) fn run(&self, variables: &[(&str, Value)], budget: &mut u64) -> Result<Value, Fault> {
         eval::run(&self.ast, variables, budget)
     }
 }
@@ -163,12 +165,12 @@ impl Expression {
     /// The value of an expression that must be true or false.
     pub fn evaluate_bool(&self, variables: &[(&str, &Json)]) -> Result<bool, EvaluateError> {
         match self.value(variables)? {
-            value::Value::Bool(result) => Ok(result),
+            Value::Bool(result) => Ok(result),
             _ => Err(EvaluateError::Failed("the result is neither true nor false".to_owned())),
         }
     }
 
-    fn value(&self, variables: &[(&str, &Json)]) -> Result<value::Value, EvaluateError> {
+    fn value(&self, variables: &[(&str, &Json)]) -> Result<Value, EvaluateError> {
         let anything = crate::model::Schema::anything();
         let node = Node::custom(&anything);
         let variables: Vec<_> = variables.iter().map(|(name, json)| (*name, from_json(node, json))).collect();

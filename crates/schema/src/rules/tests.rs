@@ -1,7 +1,8 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::*;
+use crate::model::Schema;
+use crate::node::Node;
 use crate::{default, prune, to_openapi, unknown_fields};
 
 const AT: &str = "spec.versions[0].schema.openAPIV3Schema";

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::model::Schema;
 
 fn seen(schema: &Value, value: &Value) -> Vec<String> {
     let schema = Schema::from_openapi(schema).unwrap();

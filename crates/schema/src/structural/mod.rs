@@ -4,19 +4,20 @@
 //! judges values. That is what makes pruning, defaulting and ownership well-defined. Paths and messages are those
 //! Kubernetes gives when it refuses a definition.
 
-use std::collections::HashSet;
+mod defaults;
+mod identity;
+mod lists;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
 use crate::cause::Cause;
-use crate::meta::OBJECT_META;
 use crate::model::{Kind, ListType, MapType, Schema};
 use crate::node::Node;
 use crate::parse;
 use crate::path::Path;
-use crate::prune::prune;
 use crate::rules;
-use crate::validate::validate_values;
 
 impl Schema {
     /// Reads the schema of a custom resource. `at` is where it stands in its definition, such as
@@ -34,8 +35,8 @@ impl Schema {
         if !causes.is_empty() {
             return Err(causes);
         }
-        describe_identity(&mut schema, true);
-        defaults(Node::custom(&schema), &path, &mut causes);
+        identity::describe(&mut schema, true);
+        defaults::check(Node::custom(&schema), &path, &mut causes);
         rules::compile(&mut schema, &path, &mut causes);
         if causes.is_empty() { Ok(schema) } else { Err(causes) }
     }
@@ -81,7 +82,7 @@ fn root(schema: &Schema, path: &Path<'_>, causes: &mut Vec<Cause>) {
     if schema.nullable {
         causes.push(Cause::forbidden(path.field("nullable"), "nullable cannot be true at the root"));
     }
-    identity(schema, path, causes);
+    identity::check(schema, path, causes);
 }
 
 /// Where in its parent a schema stands, which decides how a missing type is worded.
@@ -102,7 +103,7 @@ fn structure(schema: &Schema, place: Place, path: &Path<'_>, causes: &mut Vec<Ca
         causes.push(Cause::required(path.field("type"), detail));
     }
     extensions(schema, path, causes);
-    list_keys(schema, path, causes);
+    lists::check(schema, path, causes);
     let properties = path.field("properties");
     for (name, below) in &schema.properties {
         structure(below, Place::Field, &properties.key(name), causes);
@@ -210,150 +211,6 @@ fn extensions(schema: &Schema, path: &Path<'_>, causes: &mut Vec<Cause>) {
                           x-kubernetes-preserve-unknown-fields";
             causes.push(Cause::required(path.field("properties"), detail));
         }
-        identity(schema, path, causes);
+        identity::check(schema, path, causes);
     }
 }
-
-/// apiVersion, kind and metadata are described already; a definition may only restrict names.
-fn identity(schema: &Schema, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    let properties = path.field("properties");
-    for (name, wanted) in [("apiVersion", Kind::String), ("kind", Kind::String), ("metadata", Kind::Object)] {
-        let kind = schema.properties.get(name).map_or(wanted, |below| below.kind);
-        if kind != wanted && kind != Kind::Any {
-            let value = Value::from(kind.name().unwrap_or_default());
-            let detail = format!("must be {}", wanted.name().unwrap_or_default());
-            causes.push(Cause::invalid(properties.key(name).field("type"), &value, &detail));
-        }
-    }
-    let Some(metadata) = schema.properties.get("metadata") else { return };
-    let says_more = metadata.properties.keys().any(|name| name != "name" && name != "generateName")
-        || metadata.additional.is_some()
-        || metadata.preserve_unknown_fields
-        || metadata.nullable
-        || metadata.default.is_some();
-    if says_more {
-        let detail = "must not specify anything other than name and generateName, but metadata is implicitly specified";
-        causes.push(Cause::forbidden(properties.key("metadata"), detail));
-    }
-}
-
-/// Items of a set or map must be able to have an identity.
-fn list_keys(schema: &Schema, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    let Some(items) = &schema.items else { return };
-    let below = path.field("items");
-    if schema.list_type == ListType::Set {
-        if items.nullable {
-            let detail = "cannot be nullable when x-kubernetes-list-type is set";
-            causes.push(Cause::forbidden(below.field("nullable"), detail));
-        }
-        if items.kind == Kind::Object && items.map_type != MapType::Atomic {
-            let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-            causes.push(Cause::invalid(below.field("x-kubernetes-map-type"), &Value::Null, detail));
-        }
-        if items.kind == Kind::Array && items.list_type != ListType::Atomic {
-            let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-            causes.push(Cause::invalid(below.field("x-kubernetes-list-type"), &Value::Null, detail));
-        }
-    }
-    let ListType::Map(keys) = &schema.list_type else { return };
-    let field = path.field("x-kubernetes-list-map-keys");
-    if keys.is_empty() {
-        causes.push(Cause::required(field, "must not be empty if x-kubernetes-list-type is map"));
-    }
-    if items.kind != Kind::Object {
-        let value = Value::from(items.kind.name().unwrap_or_default());
-        let detail = "must be object if parent array's x-kubernetes-list-type is map";
-        causes.push(Cause::invalid(below.field("type"), &value, detail));
-        return;
-    }
-    if items.nullable {
-        let detail = "cannot be nullable when x-kubernetes-list-type is map";
-        causes.push(Cause::forbidden(below.field("nullable"), detail));
-    }
-    let mut seen = HashSet::new();
-    let properties = below.field("properties");
-    for (index, key) in keys.iter().enumerate() {
-        if !seen.insert(key) {
-            causes.push(Cause::duplicate(field.index(index), &Value::from(key.as_str())));
-        }
-        list_key(items, key, &field.index(index), &properties.key(key), causes);
-    }
-}
-
-fn list_key(items: &Schema, key: &str, named: &Path<'_>, described: &Path<'_>, causes: &mut Vec<Cause>) {
-    let Some(property) = items.properties.get(key) else {
-        let detail = "entries must all be names of item properties";
-        causes.push(Cause::invalid(named, &Value::from(key), detail));
-        return;
-    };
-    if matches!(property.kind, Kind::Object | Kind::Array) {
-        let value = Value::from(property.kind.name().unwrap_or_default());
-        let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
-        causes.push(Cause::invalid(described.field("type"), &value, detail));
-    }
-    if property.nullable {
-        let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
-        causes.push(Cause::forbidden(described.field("nullable"), detail));
-    }
-    if property.default.is_none() && !items.checks.required.iter().any(|name| name == key) {
-        let detail =
-            "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-        causes.push(Cause::required(described.field("default"), detail));
-    }
-}
-
-/// Adds apiVersion, kind and metadata where objects have them. What the definition says about the name stays beside
-/// the reference to metadata.
-fn describe_identity(schema: &mut Schema, whole_object: bool) {
-    for below in
-        schema.properties.values_mut().chain(schema.additional.as_deref_mut()).chain(schema.items.as_deref_mut())
-    {
-        describe_identity(below, below.embedded_resource);
-    }
-    if !whole_object {
-        return;
-    }
-    for name in ["apiVersion", "kind"] {
-        schema.properties.entry(name.to_owned()).or_insert_with(|| Schema::of(Kind::String));
-    }
-    let metadata = schema.properties.entry("metadata".to_owned()).or_default();
-    metadata.kind = Kind::Any;
-    metadata.reference = Some(OBJECT_META.to_owned());
-}
-
-/// Defaults must be valid values of their own schema.
-fn defaults(node: Node<'_>, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    if let Some(default) = node.site().default.as_ref() {
-        let field = path.field("default");
-        let mut pruned = default.clone();
-        prune(node, &mut pruned);
-        if pruned != *default {
-            causes.push(Cause::invalid(field, default, "must not have unknown fields"));
-        }
-        crate::default(node, &mut pruned);
-        causes.extend(validate_values(node, &pruned).into_iter().map(|cause| below_default(cause, &field)));
-    }
-    if node.has_site() {
-        return;
-    }
-    let properties = path.field("properties");
-    node.properties().for_each(|(name, below)| defaults(below, &properties.key(name), causes));
-    if let Some(below) = node.additional() {
-        defaults(below, &path.field("additionalProperties"), causes);
-    }
-    if let Some(below) = node.items() {
-        defaults(below, &path.field("items"), causes);
-    }
-}
-
-fn below_default(cause: Cause, default: &Path<'_>) -> Cause {
-    let field = match cause.field.as_str() {
-        "<nil>" => default.to_string(),
-        inner if inner.starts_with('[') => format!("{default}{inner}"),
-        inner => format!("{default}.{inner}"),
-    };
-    Cause { field, ..cause }
-}
-
-#[cfg(test)]
-mod tests;
