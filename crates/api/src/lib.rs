@@ -14,6 +14,7 @@ pub mod defaults;
 pub mod definitions;
 pub mod meta;
 pub mod pod;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod selector;
