@@ -252,4 +252,20 @@ mod tests {
             assert_eq!(seen, want, "{asked:?}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+        #[test]
+        fn rubbish_proves_nothing(
+            token in "[A-Za-z0-9_.-]{0,200}",
+            certificate in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let (_directory, authenticator) = authenticator();
+            let now = OffsetDateTime::UNIX_EPOCH;
+            let header = format!("Bearer {token}");
+            assert!(authenticator.authenticate(&[], Some(&header), everything_lives, now).is_err());
+            let peer = [CertificateDer::from(certificate)];
+            assert!(authenticator.authenticate(&peer, None, everything_lives, now).is_err());
+        }
+    }
 }

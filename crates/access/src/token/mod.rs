@@ -285,7 +285,7 @@ mod tests {
         let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), good.split('.').nth(1).unwrap());
         let vault = signer.issue(&Request { audiences: vec!["vault".into()], ..request() }, now).unwrap().text;
         let at = |now| (own.clone(), now);
-        let rows: Vec<(&str, String, (Vec<String>, OffsetDateTime), Result<(), Rejected>)> = vec![
+        let rows = [
             ("good", good.clone(), at(now), Ok(())),
             ("last second", good.clone(), at(ends - Duration::seconds(1)), Ok(())),
             ("late", good.clone(), at(ends), Err(Rejected::Expired(ends.replace_nanosecond(0).unwrap()))),

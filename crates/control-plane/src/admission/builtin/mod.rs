@@ -1,6 +1,7 @@
 //! The steps every cluster has.
 
 mod default_tolerations;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
@@ -24,6 +25,7 @@ pub(super) async fn mutate(
 ) -> Result<(), Status> {
     namespace_lifecycle::admit(reader, attributes)?;
     node_restriction::admit(reader, attributes, object, old)?;
+    limit_ranger::fill(reader, attributes, object).await?;
     service_account::admit(reader, attributes, object).await?;
     node_taints::admit(attributes, object);
     priority::admit(reader, attributes, object, old).await?;
@@ -42,6 +44,7 @@ pub(super) async fn validate(
     namespace_lifecycle::admit(reader, attributes)?;
     node_restriction::admit(reader, attributes, object.unwrap_or(&Value::Null), old)?;
     let Some(object) = object else { return Ok(()) };
+    limit_ranger::check(reader, attributes, object).await?;
     service_account::check(reader, attributes, object)?;
     priority::check(reader, attributes, object).await?;
     runtime_class::check(reader, attributes, object)

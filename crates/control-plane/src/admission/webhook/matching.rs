@@ -8,6 +8,7 @@ use super::hook::{Condition, Hook, Rule};
 use crate::{admission::Attributes, reader::Reader};
 
 /// What selectors look at besides the object.
+#[derive(Default)]
 pub(super) struct Context {
     /// Labels of the object's namespace; none for cluster-scoped kinds.
     namespace: Option<Map<String, Value>>,

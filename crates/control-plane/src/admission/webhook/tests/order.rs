@@ -42,7 +42,8 @@ async fn earlier_hooks_are_called_again_if_they_want() {
         let policy = if again { "IfNeeded" } else { "Never" };
         server.hook(path.trim_start_matches('/'), path, json!({ "reinvocationPolicy": policy }))
     };
-    let rows: [(&[(&str, bool)], &str, &[&str]); 6] = [
+    type Row<'a> = (&'a [(&'a str, bool)], &'a str, &'a [&'a str]);
+    let rows: [Row<'_>; 6] = [
         // Nobody changes anything: one call each.
         (&[("/look", true), ("/look", true)], "", &["/look", "/look"]),
         // The last change is a's own.
