@@ -30,7 +30,8 @@ pub struct Selection {
 }
 
 /// Reads a log. Following ends once `ended` is cancelled and everything has been
-/// read; dropping the stream ends it too.
+/// read; dropping the stream ends it too. At the end `ended` is cancelled in any
+/// case.
 ///
 /// # Errors
 /// When the log cannot be read; later failures are the stream's last item.
@@ -51,6 +52,7 @@ pub async fn excerpt(
     let (sender, receiver) = mpsc::channel(WAITING);
     let mut excerpt = Excerpt::new(selection, skip, sender);
     tokio::spawn(async move {
+        let _over = ended.clone().drop_guard();
         let gone = excerpt.sender.clone();
         let read = async {
             match follower {

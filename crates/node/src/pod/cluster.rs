@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,6 @@ use k8s_openapi::api::{
     core::v1 as core,
 };
 use kube::{Api, Client, api::PostParams};
-use std::sync::Arc;
 
 use super::{
     error::PodError,
@@ -53,9 +52,14 @@ pub struct Cluster {
     client: Client,
     /// The node.
     pub node: NodeFacts,
-    objects: Mutex<HashMap<(ObjectKind, String, String), (Instant, Option<Data>)>>,
-    tokens: Mutex<HashMap<(String, String, u64), (Instant, String)>>,
+    objects: Mutex<HashMap<ObjectKey, (Instant, Data)>>,
+    tokens: Mutex<HashMap<TokenKey, (Instant, String)>>,
 }
+
+/// Kind, namespace, name.
+type ObjectKey = (ObjectKind, String, String);
+/// Pod, audience, lifetime in seconds.
+type TokenKey = (String, String, u64);
 
 impl Cluster {
     /// The cluster behind `client`.
@@ -79,22 +83,19 @@ impl Cluster {
             objects.retain(|_, (asked, _)| asked.elapsed() < FRESH);
             objects.get(&key).map(|(_, data)| data.clone())
         };
-        let data = match known {
-            Some(data) => data,
-            None => {
-                let data = self.fetch(namespace, object).await?;
-                // What is missing may come at any moment, and is waited for.
-                if data.is_some() {
-                    let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-                    objects.insert(key, (Instant::now(), data.clone()));
-                }
-                data
-            }
-        };
-        if data.is_none() && !object.optional {
-            return Err(PodError::Missing { what: object.kind.name(), name: object.name.clone(), key: None });
+        if known.is_some() {
+            return Ok(known);
         }
-        Ok(data)
+        match self.fetch(namespace, object).await? {
+            Some(data) => {
+                let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+                objects.insert(key, (Instant::now(), data.clone()));
+                Ok(Some(data))
+            }
+            // What is missing may come at any moment: this is not remembered.
+            None if object.optional => Ok(None),
+            None => Err(PodError::Missing { what: object.kind.name(), name: object.name.clone(), key: None }),
+        }
     }
 
     async fn fetch(&self, namespace: &str, object: &Object) -> Result<Option<Data>, PodError> {

@@ -245,6 +245,14 @@ impl Pods {
         Ok(list)
     }
 
+    /// What the engine says about a pod.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn seen(&self, record: &Record) -> Result<Seen, PodError> {
+        Ok(observe(&self.client, &record.uid).await?)
+    }
+
     /// One pod with its state.
     ///
     /// # Errors
@@ -274,6 +282,15 @@ impl Pods {
                 self.store.hold(record, Deadline::after(LET_GO + grace(record))).await?
             }
         };
+        self.delete(record, hold).await
+    }
+
+    /// Deletes a pod nobody looks after.
+    ///
+    /// # Errors
+    /// [`PodError::Held`] if somebody does, or as [`Self::delete`].
+    pub async fn delete_abandoned(&self, record: &Record) -> Result<(), PodError> {
+        let hold = self.store.hold(record, Deadline::after(LET_GO)).await?;
         self.delete(record, hold).await
     }
 
