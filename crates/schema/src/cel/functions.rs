@@ -255,7 +255,7 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static Overload)> {
 /// The full name of a function in a namespace, if there is one.
 pub(crate) fn in_namespace(namespace: &str, name: &str) -> Option<String> {
     let full = format!("{namespace}.{name}");
-    NAMESPACES.contains(&namespace).then(|| OVERLOADS.contains_key(&full)).filter(|known| *known).map(|_| full)
+    (NAMESPACES.contains(&namespace) && OVERLOADS.contains_key(&full)).then_some(full)
 }
 
 fn read(line: &str) -> Option<(String, Overload)> {

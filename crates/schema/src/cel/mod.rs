@@ -32,7 +32,6 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::node::Node;
 use ast::Ast;
 pub(crate) use eval::Fault;
 pub(crate) use types::Type;
@@ -171,10 +170,9 @@ impl Expression {
     }
 
     fn value(&self, variables: &[(&str, &Json)]) -> Result<Value, EvaluateError> {
-        let anything = crate::model::Schema::anything();
-        let node = Node::custom(&anything);
-        let variables: Vec<_> = variables.iter().map(|(name, json)| (*name, from_json(node, json))).collect();
-        self.program.run(&variables, &mut EXPRESSION_BUDGET.clone()).map_err(|fault| match fault {
+        let variables: Vec<_> = variables.iter().map(|(name, json)| (*name, value::untyped(json))).collect();
+        let mut budget = EXPRESSION_BUDGET;
+        self.program.run(&variables, &mut budget).map_err(|fault| match fault {
             Fault::Budget => EvaluateError::Budget,
             Fault::Failed(text) => EvaluateError::Failed(text),
         })

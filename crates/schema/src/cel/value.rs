@@ -20,6 +20,11 @@ pub(crate) fn from_json(node: Node<'_>, json: &Json) -> Value {
     convert(Some(node), json)
 }
 
+/// A JSON value of which nothing is known.
+pub(crate) fn untyped(json: &Json) -> Value {
+    convert(None, json)
+}
+
 /// As [`from_json`]; without a node for what no schema describes.
 fn convert(node: Option<Node<'_>>, json: &Json) -> Value {
     match json {
