@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::Value;
 
 use super::attributes::{Attributes, Target};
-use super::role::{Binding, Kind, Malformed, Role, RoleRef, parse};
+use super::role::{Binding, Kind, Malformed, Metadata, Role, RoleRef, parse};
 use super::rule::Rule;
 use crate::identity::{Identity, MASTERS};
 
@@ -57,27 +57,26 @@ impl Authorizer {
 
     /// Takes in an object that was created or changed.
     pub fn put(&self, kind: Kind, object: &Value) -> Result<(), Malformed> {
-        match kind {
-            Kind::ClusterRole => {
-                let role: Role = parse(kind, object)?;
-                self.write().cluster_roles.insert(role.metadata.name.clone(), role);
-            }
-            Kind::Role => {
-                let role: Role = parse(kind, object)?;
-                let key = role.metadata.name.clone();
-                self.write().roles.entry(role.metadata.namespace.clone()).or_default().insert(key, role);
-            }
-            Kind::ClusterRoleBinding => {
-                let binding: Binding = parse(kind, object)?;
-                self.write().cluster_bindings.insert(binding.metadata.name.clone(), binding);
-            }
-            Kind::RoleBinding => {
-                let binding: Binding = parse(kind, object)?;
-                let key = binding.metadata.name.clone();
-                self.write().bindings.entry(binding.metadata.namespace.clone()).or_default().insert(key, binding);
-            }
+        self.write().put(kind, object)
+    }
+
+    /// Takes in all objects of a kind, and forgets those that are not among them: for whoever lost track of changes.
+    /// An object that is malformed grants nothing; the first such is told.
+    pub fn replace<'a>(&self, kind: Kind, objects: impl IntoIterator<Item = &'a Value>) -> Result<(), Malformed> {
+        let mut fresh = Index::default();
+        let mut first = Ok(());
+        for object in objects {
+            let put = fresh.put(kind, object);
+            first = first.and(put);
         }
-        Ok(())
+        let mut index = self.write();
+        match kind {
+            Kind::ClusterRole => index.cluster_roles = fresh.cluster_roles,
+            Kind::ClusterRoleBinding => index.cluster_bindings = fresh.cluster_bindings,
+            Kind::Role => index.roles = fresh.roles,
+            Kind::RoleBinding => index.bindings = fresh.bindings,
+        }
+        first
     }
 
     /// Forgets an object that was deleted.
@@ -168,6 +167,30 @@ impl Grant<'_> {
 }
 
 impl Index {
+    fn put(&mut self, kind: Kind, object: &Value) -> Result<(), Malformed> {
+        match kind {
+            Kind::ClusterRole => {
+                let role: Role = parse(kind, object)?;
+                self.cluster_roles.insert(role.metadata.name.clone(), role);
+            }
+            Kind::Role => {
+                let role: Role = parse(kind, object)?;
+                let Metadata { name, namespace, .. } = &role.metadata;
+                self.roles.entry(namespace.clone()).or_default().insert(name.clone(), role);
+            }
+            Kind::ClusterRoleBinding => {
+                let binding: Binding = parse(kind, object)?;
+                self.cluster_bindings.insert(binding.metadata.name.clone(), binding);
+            }
+            Kind::RoleBinding => {
+                let binding: Binding = parse(kind, object)?;
+                let Metadata { name, namespace, .. } = &binding.metadata;
+                self.bindings.entry(namespace.clone()).or_default().insert(name.clone(), binding);
+            }
+        }
+        Ok(())
+    }
+
     fn grants<'a>(&'a self, identity: &'a Identity, namespace: &str) -> impl Iterator<Item = Grant<'a>> {
         let everywhere = self.cluster_bindings.values().map(|binding| Grant { kind: "ClusterRoleBinding", binding });
         let here = self.bindings.get(namespace).into_iter().flat_map(BTreeMap::values);
@@ -315,6 +338,19 @@ mod tests {
         authorizer.remove(Kind::RoleBinding, "a", "2");
         authorizer.remove(Kind::RoleBinding, "nowhere", "2");
         assert!(authorizer.rules_for(&jane, "a").is_empty());
+    }
+
+    #[test]
+    fn a_fresh_list_replaces_what_was_known() {
+        let authorizer = authorizer();
+        let jane = Identity::new("jane", ["x"]);
+        let (nodes, pods) =
+            (Attributes::resource("get", "", "nodes", "", "n"), Attributes::resource("get", "", "pods", "a", "p"));
+        let kept = binding("7", "", ("ClusterRole", "read-pods"), json!({ "kind": "User", "name": "jane" }));
+        assert!(authorizer.replace(Kind::ClusterRoleBinding, [&kept, &json!({ "subjects": 1 })]).is_err());
+        assert!(!authorizer.authorize(&jane, &nodes).is_allowed(), "its binding is gone");
+        authorizer.replace(Kind::RoleBinding, []).unwrap();
+        assert!(authorizer.authorize(&jane, &pods).is_allowed(), "by the new binding");
     }
 
     #[test]
