@@ -147,8 +147,27 @@ pub(super) fn inject(schemas: &mut Map<String, Value>) {
         for (_, field, value) in KEY_DEFAULTS.iter().filter(|row| row.0 == short) {
             extend(schema, field, json!({"default": value}));
         }
+        if ANYTHING.contains(&short) {
+            open(schema);
+        }
     }
 }
+
+/// Lets a definition hold any value: its alternatives are told apart by who reads it.
+fn open(schema: &mut Value) {
+    if let Some(fields) = schema.as_object_mut() {
+        fields.retain(|name, _| name == "description");
+        fields.insert("x-kubernetes-preserve-unknown-fields".to_owned(), true.into());
+    }
+}
+
+/// Definitions that hold any JSON, or one of several shapes.
+const ANYTHING: &[&str] = &[
+    "apiextensions.v1.JSON",
+    "apiextensions.v1.JSONSchemaPropsOrArray",
+    "apiextensions.v1.JSONSchemaPropsOrBool",
+    "apiextensions.v1.JSONSchemaPropsOrStringArray",
+];
 
 /// `core.v1.Pod` for `io.k8s.api.core.v1.Pod`.
 fn short(name: &str) -> Option<&str> {
