@@ -25,14 +25,24 @@ mod taints;
 #[cfg(test)]
 mod testing;
 
+mod cluster_roles;
+mod cron_jobs;
+mod daemon_sets;
 mod deployments;
+mod disruption;
 mod endpoints;
+mod expired_events;
 mod garbage;
+mod jobs;
 mod namespaces;
 mod nodes;
+mod pod_garbage;
 mod replica_sets;
+mod revisions;
 mod scheduler;
+mod stateful_sets;
 mod template;
+mod volumes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -132,10 +142,19 @@ impl Registered {
             Box::pin(scheduler::controller(cx)),
             Box::pin(replica_sets::controller(cx)),
             Box::pin(deployments::controller(cx)),
+            Box::pin(daemon_sets::controller(cx)),
+            Box::pin(stateful_sets::controller(cx)),
+            Box::pin(jobs::controller(cx)),
+            Box::pin(cron_jobs::controller(cx)),
             Box::pin(garbage::controller(cx)),
             Box::pin(namespaces::controller(cx)),
             Box::pin(endpoints::controller(cx)),
             Box::pin(nodes::controller(cx)),
+            Box::pin(pod_garbage::controller(cx)),
+            Box::pin(disruption::controller(cx)),
+            Box::pin(volumes::controller(cx)),
+            Box::pin(cluster_roles::controller(cx)),
+            Box::pin(expired_events::controller(cx)),
         ])
     }
 

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PostParams, Preconditions},
+    api::{DeleteParams, Patch, Preconditions},
 };
 
 use crate::{
@@ -81,13 +81,6 @@ impl PodControl {
         let name = pod.name_any();
         let patched = self.api(&namespace).patch_metadata(&name, &patching(), &Patch::Strategic(patch)).await;
         patched.map(|_| ()).unless_gone("patch pod", &name).map(|_| ())
-    }
-
-    /// Replaces a pod as a whole.
-    pub(crate) async fn replace(&self, pod: &Pod) -> Result<Pod, Error> {
-        let namespace = pod.namespace().unwrap_or_default();
-        let name = pod.name_any();
-        self.api(&namespace).replace(&name, &PostParams::default(), pod).await.during("update pod", &name)
     }
 }
 
