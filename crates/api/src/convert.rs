@@ -88,12 +88,12 @@ fn autoscaler_to_v2(object: &mut Value) {
         let metric = json!({"type": "Utilization", "averageUtilization": target});
         spec.insert("metrics".to_owned(), json!([{"type": "Resource", "resource": {"name": "cpu", "target": metric}}]));
     }
-    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
-        if let Some(current) = status.remove("currentCPUUtilizationPercentage") {
-            let current = json!({"averageUtilization": current});
-            let metric = json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]);
-            status.insert("currentMetrics".to_owned(), metric);
-        }
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+        && let Some(current) = status.remove("currentCPUUtilizationPercentage")
+    {
+        let current = json!({"averageUtilization": current});
+        let metric = json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}]);
+        status.insert("currentMetrics".to_owned(), metric);
     }
 }
 

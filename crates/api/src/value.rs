@@ -39,8 +39,12 @@ pub(crate) fn items_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<It
 
 /// Sets `key` where it is missing or null; does nothing to what is no map.
 pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
+    fill_if(value, key, default, Value::is_null);
+}
+
+fn fill_if(value: &mut Value, key: &str, default: impl Into<Value>, missing: impl FnOnce(&Value) -> bool) {
     if let Some(map) = value.as_object_mut()
-        && map.get(key).is_none_or(Value::is_null)
+        && map.get(key).is_none_or(missing)
     {
         map.insert(key.to_owned(), default.into());
     }
@@ -48,18 +52,10 @@ pub(crate) fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
 
 /// As [`fill`], and an empty string counts as missing: Go clients cannot tell them apart.
 pub(crate) fn fill_text(value: &mut Value, key: &str, default: &str) {
-    if text(value, key).is_empty() && value.get(key).is_none_or(|value| value.is_null() || value.is_string()) {
-        if let Some(map) = value.as_object_mut() {
-            map.insert(key.to_owned(), default.into());
-        }
-    }
+    fill_if(value, key, default, |value| value.is_null() || value.as_str() == Some(""));
 }
 
 /// As [`fill`], and zero counts as missing.
 pub(crate) fn fill_number(value: &mut Value, key: &str, default: i64) {
-    if value.get(key).is_none_or(|value| value.is_null() || value.as_i64() == Some(0)) {
-        if let Some(map) = value.as_object_mut() {
-            map.insert(key.to_owned(), default.into());
-        }
-    }
+    fill_if(value, key, default, |value| value.is_null() || value.as_i64() == Some(0));
 }

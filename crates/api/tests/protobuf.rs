@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// A length-delimited field.
 fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(number << 3 | 2);
-    prost::encode_length_delimiter(bytes.len(), out).unwrap();
+    prost::encode_length_delimiter(bytes.len(), out).expect("a Vec grows");
     out.extend(bytes);
 }
 
@@ -31,7 +31,7 @@ fn body(api_version: &str, kind: &str, object: &impl Message) -> Vec<u8> {
 }
 
 fn decoded(api_version: &str, kind: &str, object: &impl Message) -> Value {
-    protobuf::decode(&body(api_version, kind, object)).unwrap()
+    protobuf::decode(&body(api_version, kind, object)).expect("a good body")
 }
 
 fn some(text: &str) -> Option<String> {

@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn custom_resource_definitions_are_judged() {
-        let rows: &[(fn(&mut Value), &str)] = &[
+        type Change = fn(&mut Value);
+        let rows: &[(Change, &str)] = &[
             (|_| {}, ""),
             (
                 |crd| crd["metadata"]["name"] = "x.y".into(),

@@ -169,7 +169,8 @@ pub(super) fn field_ref(reference: &Value, as_file: bool, path: &Path<'_>, cause
     let subscript = maps
         .iter()
         .any(|map| field.strip_prefix(map).is_some_and(|rest| rest.starts_with("['") && rest.ends_with("']")));
-    if !subscript && !FIELD_PATHS.contains(&field) && !(as_file && maps.contains(&field)) {
+    let known = subscript || FIELD_PATHS.contains(&field) || (as_file && maps.contains(&field));
+    if !known {
         causes.push(Cause::not_supported(path.field("fieldPath"), &field.into(), FIELD_PATHS));
     }
 }

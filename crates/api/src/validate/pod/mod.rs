@@ -239,7 +239,8 @@ mod tests {
             change(&mut new["spec"]);
             wrong_change("", "pods", &old, &new).len()
         };
-        let rows: &[(fn(&mut Value), usize)] = &[
+        type Change = fn(&mut Value);
+        let rows: &[(Change, usize)] = &[
             (|spec| spec["containers"][0]["image"] = "j:1".into(), 0),
             (|spec| spec["containers"][0]["image"] = "".into(), 1),
             (|spec| spec["activeDeadlineSeconds"] = 5.into(), 0),

@@ -46,10 +46,8 @@ fn one_source(volume: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
 fn source(kind: &str, source: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
     mode(source, "defaultMode", path, causes);
     match kind {
-        "emptyDir" => {
-            if has(source, "sizeLimit") {
-                amount(&source["sizeLimit"], &path.field("sizeLimit"), causes);
-            }
+        "emptyDir" if has(source, "sizeLimit") => {
+            amount(&source["sizeLimit"], &path.field("sizeLimit"), causes);
         }
         "hostPath" => host_path(source, path, causes),
         "secret" => {
