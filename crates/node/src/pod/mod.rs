@@ -41,5 +41,5 @@ pub use next::{Attempt, Detail, Phase, Sandbox, Seen, State, back_off, pause, po
 pub use pods::{Pods, Summary, forget_all};
 pub use problem::{ManifestError, Problem};
 pub use record::{Hold, Record, Store};
-pub use resources::{Qos, machine_cpus, machine_memory, pod_requests, qos};
+pub use resources::{KATA_OVERHEAD, Qos, machine_cpus, machine_memory, pod_requests, qos};
 pub use supervise::{Event, Goal, Journal, Membership, Note, Report, Supervisor};

@@ -15,7 +15,7 @@ const MIN_SHARES: u64 = 2;
 /// What a kata sandbox costs besides the containers' memory: the emulator and
 /// its translation buffer, the part of guest memory its kernel keeps, the file
 /// system daemon and the shim.
-const KATA_OVERHEAD: Amounts = Amounts { cpu_milli: Some(250), memory: Some(320 << 20) };
+pub const KATA_OVERHEAD: Amounts = Amounts { cpu_milli: Some(250), memory: Some(320 << 20) };
 
 /// Quality of service, which decides who dies first when memory runs out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

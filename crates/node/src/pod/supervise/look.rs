@@ -130,6 +130,8 @@ impl Supervisor {
             Sandbox::Dead { .. } | Sandbox::Absent => Vec::new(),
         };
         let waiting: BTreeMap<_, _> = self.held.iter().map(|(name, held)| (name.clone(), held.told())).collect();
+        // The first is news even if there is nothing to see.
+        let changed = !std::mem::replace(&mut self.reported, true) || changed;
         let Some(membership) = &self.membership else { return };
         membership.report.send_if_modified(|report| {
             let news = changed || report.waiting != waiting || report.addresses != addresses;

@@ -89,6 +89,7 @@ pub struct Supervisor {
     prober: Prober,
     membership: Option<Membership>,
     refreshed: Instant,
+    reported: bool,
 }
 
 impl Supervisor {
@@ -123,6 +124,7 @@ impl Supervisor {
             prober,
             membership,
             refreshed: Instant::now(),
+            reported: false,
         }
     }
 
