@@ -15,7 +15,6 @@
 pub mod admission;
 mod api;
 mod bootstrap;
-mod pending;
 mod call;
 mod config;
 mod crds;

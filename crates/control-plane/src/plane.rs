@@ -1,6 +1,10 @@
 //! Opening, serving and closing a control plane.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use osc_access::{
     Authenticator, Authorizer, Identity,
@@ -79,7 +83,7 @@ impl ControlPlane {
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         config.listen = listener.local_addr().map_err(listen)?;
-        let address = config.listen;
+        let address = local(config.listen);
         let now = OffsetDateTime::now_utc();
         let pki = config.directory.join("pki");
         let authority = Arc::new(Authority::open(&pki, now)?);
@@ -107,8 +111,8 @@ impl ControlPlane {
     /// Everything that must be true before the first request.
     async fn prepare(api: &Arc<Api>) -> Result<(), StartError> {
         let failed = |action| move |status| StartError::Bootstrap { action, status: Box::new(status) };
-        let from = rights::load(&api.store, &api.authorizer).await.map_err(failed("read the roles"))?;
-        rights::spawn(&api.store, &api.authorizer, from, &api.stop, &api.tasks);
+        let roles = rights::start(&api.store, &api.authorizer, &api.stop, &api.tasks).await;
+        roles.map_err(failed("read the roles"))?;
         let (ready, served) = oneshot::channel();
         api.tasks.spawn(crds::run(Arc::clone(api), ready));
         // Told or dropped: either way the definitions were looked at.
@@ -163,6 +167,16 @@ impl ControlPlane {
         self.api.tasks.wait().await;
         self.api.store.close().await;
     }
+}
+
+/// How a client on this machine reaches what listens at `listen`.
+fn local(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 fn api(mut config: Config, store: Store, signer: Signer) -> Api {

@@ -129,7 +129,8 @@ mod tests {
         assert_eq!(first["status"]["acceptedNames"]["listKind"], "WidgetList");
         assert_eq!(first["status"]["storedVersions"], json!(["v1"]));
         for (second, reason) in [
-            (crd("gadgets", "Widget", "ga"), "KindConflict"),
+            (crd("gadgets", "Widget", "ga"), "SingularConflict"),
+            (crd("gadgets", "WidgetList", "ga"), "KindConflict"),
             (crd("gadgets", "Gadget", "wi"), "ShortNamesConflict"),
             (crd("widget", "Gadget", "ga"), "PluralConflict"),
         ] {

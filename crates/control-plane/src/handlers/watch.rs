@@ -55,7 +55,7 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, Status> {
             if at_least > newest.get() {
                 return Err(objects::too_new(at_least, newest.get()));
             }
-            (Some(First { at: None, last: None, marked }), newest)
+            (Some(First { at: newest, last: None, marked }), newest)
         }
         Start::After(version) => (None, Revision::new(version)),
         Start::Now => (None, call.api.store.revision().map_err(|error| objects::unreadable(&error))?),
@@ -132,7 +132,8 @@ fn default_life() -> Duration {
 
 /// The objects there at the start, still to be sent.
 struct First {
-    at: Option<Revision>,
+    /// The moment they are told of: that of the request.
+    at: Revision,
     last: Option<Key>,
     marked: bool,
 }
@@ -217,12 +218,16 @@ impl Follow {
     }
 
     fn failed(&self, status: &Status) -> Step {
+        if self.api.stop.is_cancelled() {
+            // The store closes with the server; that is an end like any other.
+            return Step::End;
+        }
         Step::Last(line("ERROR", &status.to_value()))
     }
 
     /// ADDED for a page of what is there.
     async fn initial(&mut self, first: First) -> Result<Vec<u8>, Status> {
-        let page = Page { limit: Some(PAGE), after: first.last.clone(), at: first.at };
+        let page = Page { limit: Some(PAGE), after: first.last.clone(), at: Some(first.at) };
         let listing = self.api.store.list(&self.prefix, page).await.map_err(|error| objects::history(&error))?;
         let mut lines = Vec::new();
         for entry in &listing.entries {
@@ -231,7 +236,7 @@ impl Follow {
         self.told = listing.revision;
         if listing.remaining > 0 {
             let last = listing.entries.last().map(|entry| entry.key.clone());
-            self.first = Some(First { at: Some(listing.revision), last, marked: first.marked });
+            self.first = Some(First { at: listing.revision, last, marked: first.marked });
         } else if first.marked {
             lines.extend(self.bookmark(true));
         }

@@ -10,6 +10,7 @@ use crate::resources::Served;
 pub(crate) fn normalise(served: &Served, object: &mut Value) {
     let node = served.node();
     osc_schema::prune(node, object);
+    drop_empty_metadata(object);
     if served.custom.is_some() {
         // Custom resources may mean something by null; their metadata never does.
         if let Some(metadata) = object.get_mut("metadata") {
@@ -18,6 +19,21 @@ pub(crate) fn normalise(served: &Served, object: &mut Value) {
         osc_schema::default(node, object);
     } else {
         defaults::apply(&served.resource, object);
+    }
+}
+
+/// In metadata, empty and absent are the same.
+fn drop_empty_metadata(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for field in ["annotations", "labels", "finalizers", "ownerReferences"] {
+        let empty = match metadata.get(field) {
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if empty {
+            metadata.remove(field);
+        }
     }
 }
 
