@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{Context, Failure, check, down, exec, guest, image, logs, output, ps, run};
+use crate::{
+    Context, Failure, check,
+    cluster::{Serve, Up, status::Status},
+    down, exec, guest, image, logs, output, ps, run,
+};
 
 /// Run Kubernetes pods in virtual machines of their own.
 ///
@@ -32,6 +36,7 @@ First steps:
   osc check                 see whether this machine can run sandboxes
   osc guest build           build the kernel and initramfs of the sandboxes
   osc run -it localhost/busybox sh
+  osc up --sandboxes        a Kubernetes API for kubectl on this machine
   osc down                  delete and stop everything
 
 Exit codes:
@@ -43,6 +48,13 @@ Exit codes:
 pub enum Command {
     /// See whether this machine can run sandboxes
     Check(check::Check),
+    /// Start a cluster on this machine
+    Up(Up),
+    /// Show the cluster of this machine
+    Status(Status),
+    /// Be the cluster, in the foreground
+    #[command(hide = true)]
+    Serve(Serve),
     /// Run pods, each in a sandbox of its own
     Run(run::Run),
     /// List the pods that were run here
@@ -68,6 +80,9 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Check(args) => args.run(context).await,
+            Self::Up(args) => args.run(context).await,
+            Self::Status(args) => args.run(context).await,
+            Self::Serve(args) => args.run(context).await,
             Self::Run(args) => args.run(context).await,
             Self::Ps(args) => args.run(context).await,
             Self::Logs(args) => args.run(context).await,

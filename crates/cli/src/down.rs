@@ -7,13 +7,14 @@ use osc_node::{
     pod::{Pods, Record, forget_all},
 };
 
-use crate::{Context, Failure, node, output, progress::Progress};
+use crate::{Context, Failure, cluster, node, output, progress::Progress};
 
 /// Arguments of `osc down`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without names, all pods, the engine and its network go, and what is left, if
-anything, is named. Images and the guest stay unless --purge is given.
+Without names, the cluster, all pods, the engine and its network go, and what is left, if
+anything, is named. Images, the guest and the objects of the cluster stay unless
+--purge is given.
 
 Examples:
   osc down hello-openshift
@@ -50,8 +51,23 @@ impl Down {
 }
 
 async fn everything(context: &Context, purge: bool) -> Result<u8, Failure> {
-    let engine = Engine::new(context.dirs.clone());
     let progress = Progress::new();
+    // Each part is taken down, whatever became of the one before.
+    let cluster = cluster::stop::stop(context, purge, &progress).await;
+    let count = pods_and_engine(context, purge, &progress).await;
+    drop(progress);
+    let nodes = match cluster? {
+        0 => String::new(),
+        1 => "cluster of 1 node stopped, ".to_owned(),
+        count => format!("cluster of {count} nodes stopped, "),
+    };
+    output::line(format_args!("{nodes}{} pods deleted, engine stopped, nothing left", count?))?;
+    Ok(0)
+}
+
+/// What `osc run` started. The number of pods.
+async fn pods_and_engine(context: &Context, purge: bool, progress: &Progress) -> Result<usize, Failure> {
+    let engine = Engine::new(context.dirs.clone());
     let mut deleted = Ok(());
     let mut count = 0;
     if let Some(pods) = node::running(context) {
@@ -70,7 +86,6 @@ async fn everything(context: &Context, purge: bool) -> Result<u8, Failure> {
     let stopped = engine.stop(false).await;
     let forgotten = forget_all(engine.paths()).await;
     let purged = if purge { engine.stop(true).await } else { Ok(()) };
-    drop(progress);
     stopped?;
     forgotten?;
     purged?;
@@ -78,8 +93,7 @@ async fn everything(context: &Context, purge: bool) -> Result<u8, Failure> {
     if let Err(failure) = deleted {
         tracing::warn!(error = %failure, "pods were killed, not deleted");
     }
-    output::line(format_args!("{count} pods deleted, engine stopped, nothing left"))?;
-    Ok(0)
+    Ok(count)
 }
 
 /// Deletes pods side by side; the first failure if there was any.

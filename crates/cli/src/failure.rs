@@ -62,6 +62,18 @@ fn exit_code(kind: Kind) -> u8 {
     }
 }
 
+/// The kind a process of ours ended with; the first that has its exit code.
+pub fn kind_of(code: Option<i32>) -> Kind {
+    match code {
+        Some(65) => Kind::Invalid,
+        Some(66) => Kind::NotFound,
+        Some(75) => Kind::Busy,
+        Some(77) => Kind::Denied,
+        Some(69) => Kind::Unavailable,
+        _ => Kind::Bug,
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Kind::of_io(&error), error)

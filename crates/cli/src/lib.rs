@@ -2,6 +2,7 @@
 //! lives in the crates they call.
 
 mod check;
+mod cluster;
 mod commands;
 mod down;
 mod exec;
@@ -40,7 +41,12 @@ pub struct Context {
 pub fn main() -> ExitCode {
     let line = commands::Line::parse();
     log_to_stderr(line.verbose);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // A cluster has many clients; every other command waits for one thing at a time.
+    let mut builder = match &line.command {
+        commands::Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };

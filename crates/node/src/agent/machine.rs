@@ -13,8 +13,10 @@ use crate::{
 
 /// Less available memory than this is pressure, in bytes.
 const MEMORY_LOW: u64 = 100 << 20;
-/// Less free disk than this part is pressure.
+/// Less free disk than this part is pressure, and
 const DISK_LOW: u64 = 10;
+/// less than this, in bytes: a tenth of a large disk that others fill is plenty.
+const DISK_ENOUGH: u64 = 2 << 30;
 /// Less free process ids than this part is pressure.
 const PROCESSES_LOW: u64 = 10;
 
@@ -79,7 +81,7 @@ impl Machine {
         let (disk, free) = disk(&self.state);
         Pressure {
             memory: available().is_some_and(|available| available < MEMORY_LOW),
-            disk: free < disk / DISK_LOW,
+            disk: free < (disk / DISK_LOW).min(DISK_ENOUGH),
             processes: processes().is_some_and(|(now, most)| now > most - most / PROCESSES_LOW),
         }
     }

@@ -1,0 +1,125 @@
+//! `osc status`: the cluster at a glance.
+
+use clap::Args;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use osc_agent_protocol::Kind;
+use serde::Serialize;
+
+use super::{instance::Instance, layout::Layout, serve::is_ready};
+use crate::{Context, Failure, output};
+
+/// Arguments of `osc status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 1 when no cluster runs.
+
+Examples:
+  osc status
+  export KUBECONFIG=$(osc status --kubeconfig)")]
+pub struct Status {
+    /// Print as JSON
+    #[arg(long, conflicts_with = "kubeconfig")]
+    json: bool,
+    /// Print only the path of the kubeconfig
+    #[arg(long)]
+    kubeconfig: bool,
+}
+
+/// What is shown.
+#[derive(Debug, Serialize)]
+struct Report {
+    server: String,
+    pid: i32,
+    kubeconfig: String,
+    nodes: Vec<NodeReport>,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+struct NodeReport {
+    name: String,
+    ready: bool,
+    address: String,
+    pods: usize,
+    sandboxes: usize,
+}
+
+impl Status {
+    /// Runs the command; its exit code.
+    pub async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let layout = Layout::new(&context.dirs);
+        let kubeconfig = layout.kubeconfig().display().to_string();
+        if self.kubeconfig {
+            output::line(&kubeconfig)?;
+            return Ok(0);
+        }
+        let Some(instance) = Instance::running(&layout.instance()) else {
+            if self.json {
+                output::json(&serde_json::Value::Null)?;
+            } else {
+                output::line("no cluster runs: start one with `osc up`")?;
+            }
+            return Ok(1);
+        };
+        if !instance.is_ready() {
+            return Err(Failure::new(Kind::Busy, format!("the cluster is not up yet: {}", instance.step)));
+        }
+        let client = client(&layout).await?;
+        let report = Report { nodes: nodes(&client).await?, server: instance.server, pid: instance.pid, kubeconfig };
+        if self.json {
+            output::json(&report)?
+        } else {
+            print(&report)?
+        }
+        Ok(0)
+    }
+}
+
+async fn client(layout: &Layout) -> Result<Client, Failure> {
+    let unusable = |error: Box<dyn std::error::Error + Send + Sync>| Failure::new(Kind::Unavailable, error);
+    let file = Kubeconfig::read_from(layout.kubeconfig()).map_err(|error| unusable(error.into()))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let config = config.map_err(|error| unusable(error.into()))?;
+    Client::try_from(config).map_err(|error| unusable(error.into()))
+}
+
+async fn nodes(client: &Client) -> Result<Vec<NodeReport>, Failure> {
+    let failed = |error| Failure::new(Kind::Unavailable, error);
+    let all = ListParams::default();
+    let nodes = Api::<Node>::all(client.clone()).list(&all).await.map_err(failed)?;
+    let pods = Api::<Pod>::all(client.clone()).list(&all).await.map_err(failed)?;
+    Ok(nodes.items.iter().map(|node| report(node, &pods.items)).collect())
+}
+
+fn report(node: &Node, pods: &[Pod]) -> NodeReport {
+    let name = node.metadata.name.clone().unwrap_or_default();
+    let here = || {
+        pods.iter().filter_map(|pod| pod.spec.as_ref()).filter(|spec| spec.node_name.as_deref() == Some(name.as_str()))
+    };
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let internal = addresses.into_iter().flatten().find(|address| address.type_ == "InternalIP");
+    NodeReport {
+        ready: is_ready(node),
+        address: internal.map(|address| address.address.clone()).unwrap_or_default(),
+        pods: here().count(),
+        sandboxes: here().filter(|spec| spec.runtime_class_name.is_some()).count(),
+        name,
+    }
+}
+
+fn print(report: &Report) -> Result<(), Failure> {
+    output::line(format_args!("control plane  {} (process {})", report.server, report.pid))?;
+    output::line(format_args!("kubeconfig     {}\n", report.kubeconfig))?;
+    let rows: Vec<_> = report.nodes.iter().map(row).collect();
+    output::table(["NODE", "STATUS", "ADDRESS", "PODS", "SANDBOXES"], &rows)
+}
+
+fn row(node: &NodeReport) -> [String; 5] {
+    let status = if node.ready { "Ready" } else { "NotReady" };
+    [node.name.clone(), status.into(), node.address.clone(), node.pods.to_string(), node.sandboxes.to_string()]
+}
