@@ -167,29 +167,25 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    fn everywhere<K: Object>(&mut self, cache: &Cache<K>)
-    where
-        K: kube::Resource<DynamicType = ()>,
-    {
+    fn everywhere<K: Object + kube::Resource<DynamicType = ()>>(&mut self, cache: &Cache<K>) {
         self.trimmed(cache, watcher::Config::default(), |_| {});
     }
 
-    fn named<K: Object>(&mut self, cache: &Cache<K>, name: &str)
-    where
-        K: kube::Resource<DynamicType = ()>,
-    {
+    fn named<K: Object + kube::Resource<DynamicType = ()>>(&mut self, cache: &Cache<K>, name: &str) {
         self.trimmed(cache, watcher::Config::default().fields(&format!("metadata.name={name}")), |_| {});
     }
 
-    fn trimmed<K: Object>(&mut self, cache: &Cache<K>, config: watcher::Config, trim: fn(&mut K))
-    where
-        K: kube::Resource<DynamicType = ()>,
-    {
+    fn trimmed<K: Object + kube::Resource<DynamicType = ()>>(
+        &mut self,
+        cache: &Cache<K>,
+        config: watcher::Config,
+        trim: fn(&mut K),
+    ) {
         let api = Api::all(self.client.clone());
         self.tasks.spawn(cache.clone().fill(api, config, trim, self.stop.clone()));
     }
 
-    fn api<K: Object>(&mut self, cache: &Cache<K>, api: Api<K>) {
+    fn api<K: Object + kube::Resource<DynamicType = ()>>(&mut self, cache: &Cache<K>, api: Api<K>) {
         self.tasks.spawn(cache.clone().fill(api, watcher::Config::default(), |_| {}, self.stop.clone()));
     }
 }

@@ -6,7 +6,7 @@ use croner::{
     Cron,
     parser::{CronParser, Seconds, Year},
 };
-use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 
 /// A schedule in a time zone.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl FromStr for Concurrency {
 /// What a decision depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// Creation of the CronJob or the last run, whichever is later.
+    /// The last run, or the creation of the CronJob if there was none.
     pub(super) since: Timestamp,
     pub(super) deadline: Option<Duration>,
     pub(super) concurrency: Concurrency,

@@ -92,7 +92,7 @@ impl CronJobs {
         let now = Timestamp::now();
         let created = cron.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
         let seen = Seen {
-            since: status.last_schedule_time.as_ref().map_or(created, |time| time.0.max(created)),
+            since: status.last_schedule_time.as_ref().map_or(created, |time| time.0),
             deadline: spec.starting_deadline_seconds.map(seconds),
             concurrency: spec
                 .concurrency_policy

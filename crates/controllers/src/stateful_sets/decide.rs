@@ -96,7 +96,7 @@ pub(super) fn plan(wanted: &Wanted, members: &BTreeMap<i32, Member>) -> Vec<Acti
     let condemned = condemn(wanted, members);
     let settled = condemned.is_none();
     actions.extend(condemned.into_iter().flatten());
-    if (actions.is_empty() || wanted.parallel) && (settled || wanted.parallel) {
+    if wanted.parallel || (actions.is_empty() && settled) {
         let missing = actions.iter().any(|action| matches!(action, Action::Create { .. } | Action::Replace { .. }));
         if !missing {
             actions.extend(replace(wanted, members));
