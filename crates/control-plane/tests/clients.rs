@@ -1,4 +1,5 @@
 //! Real clients: kubectl over TLS, kube-rs over TLS and in process.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod common;
 

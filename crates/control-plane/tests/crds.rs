@@ -1,4 +1,5 @@
 //! The life of custom resources.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod common;
 

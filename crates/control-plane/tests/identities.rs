@@ -1,4 +1,5 @@
 //! Who may do what, over the real door and through impersonation.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Objects through the API: what writes do, what is refused, and with which words.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod common;
 

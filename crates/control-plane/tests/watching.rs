@@ -1,4 +1,5 @@
 //! Lists and watches: pages, selectors, bookmarks, versions that are too old.
+#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
 mod common;
 

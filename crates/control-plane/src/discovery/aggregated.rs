@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Group;
 use crate::{
     request::Path,
     resources::{Served, Snapshot},
@@ -10,26 +11,26 @@ use crate::{
 /// The document for `/api` (the core group) or `/apis` (all others).
 pub(super) fn document(snapshot: &Snapshot, path: &Path, version: &str) -> Value {
     let core = *path == Path::CoreVersions;
-    let items: Vec<Value> = super::groups(snapshot)
-        .into_iter()
-        .filter(|(group, _)| group.is_empty() == core)
-        .map(|(group, versions)| {
-            let versions: Vec<Value> = versions
-                .iter()
-                .map(|(version, all)| {
-                    let resources: Vec<Value> = all.iter().map(|served| resource(served)).collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
-                })
-                .collect();
-            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
-        })
-        .collect();
+    let items: Vec<Value> =
+        super::groups(snapshot).iter().filter(|group| group.name.is_empty() == core).map(group).collect();
     json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {},
         "items": items,
     })
+}
+
+fn group(group: &Group) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|version| {
+            let resources: Vec<Value> = version.resources.iter().map(|served| resource(served)).collect();
+            json!({"version": version.name, "resources": resources, "freshness": "Current"})
+        })
+        .collect();
+    json!({"metadata": {"name": group.name, "creationTimestamp": null}, "versions": versions})
 }
 
 fn resource(served: &Served) -> Value {

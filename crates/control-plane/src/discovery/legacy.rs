@@ -5,6 +5,7 @@ use std::sync::Arc;
 use osc_api::api_version;
 use serde_json::{Value, json};
 
+use super::{Group, Version};
 use crate::{
     config::Config,
     resources::{Served, Snapshot},
@@ -21,28 +22,25 @@ pub(super) fn core_versions(config: &Config) -> Value {
 
 /// `/apis`.
 pub(super) fn groups(snapshot: &Snapshot) -> Value {
-    let groups: Vec<Value> = super::groups(snapshot)
-        .into_iter()
-        .filter(|(group, _)| !group.is_empty())
-        .map(|(group, versions)| api_group(&group, versions.iter().map(|(version, _)| version.as_str())))
-        .collect();
+    let groups: Vec<Value> =
+        super::groups(snapshot).iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`.
 pub(super) fn group(snapshot: &Snapshot, name: &str) -> Option<Value> {
     let groups = super::groups(snapshot);
-    let (_, versions) = groups.iter().find(|(group, _)| group == name && !group.is_empty())?;
-    let mut value = api_group(name, versions.iter().map(|(version, _)| version.as_str()));
+    let mut value = api_group(groups.iter().find(|group| group.name == name && !name.is_empty())?);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
     Some(value)
 }
 
-fn api_group<'a>(group: &str, versions: impl Iterator<Item = &'a str>) -> Value {
-    let versions: Vec<Value> =
-        versions.map(|version| json!({"groupVersion": api_version(group, version), "version": version})).collect();
-    json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
+fn api_group(group: &Group) -> Value {
+    let version =
+        |version: &Version| json!({"groupVersion": api_version(&group.name, &version.name), "version": version.name});
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions[0]})
 }
 
 /// `/api/v1` or `/apis/<group>/<version>`.
@@ -73,7 +71,7 @@ fn entries(served: &Served) -> Vec<Value> {
     if resource.can("list") {
         // Tells clients when the encoding in storage changes: never, within one program.
         main["storageVersionHash"] =
-            super::super::openapi::short_hash(&[&resource.group, &resource.version, &resource.kind]).into();
+            crate::openapi::short_hash(&[&resource.group, &resource.version, &resource.kind]).into();
     }
     let subresources = resource.subresources.iter().map(|part| {
         let mut entry = json!({

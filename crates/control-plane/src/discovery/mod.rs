@@ -8,7 +8,6 @@ mod legacy;
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
 
@@ -74,26 +73,39 @@ fn aggregated_version(headers: &HeaderMap) -> Result<Option<&'static str>, Statu
     Err(Status::not_acceptable(&["application/json"]))
 }
 
-/// Versions of each group with their resources: groups in order of appearance,
-/// the preferred version first.
-fn groups(snapshot: &Snapshot) -> Vec<(String, Vec<(String, Vec<Arc<Served>>)>)> {
-    let mut order: Vec<String> = Vec::new();
-    let mut by_group: BTreeMap<String, Vec<(String, Vec<Arc<Served>>)>> = BTreeMap::new();
+/// An API group.
+struct Group {
+    name: String,
+    /// The preferred one first.
+    versions: Vec<Version>,
+}
+
+/// A version of a group.
+struct Version {
+    name: String,
+    resources: Vec<Arc<Served>>,
+}
+
+/// All groups, in order of appearance.
+fn groups(snapshot: &Snapshot) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     for served in snapshot.iter() {
         let resource = &served.resource;
-        let versions = by_group.entry(resource.group.clone()).or_insert_with(|| {
-            order.push(resource.group.clone());
-            Vec::new()
-        });
-        match versions.iter_mut().find(|(version, _)| *version == resource.version) {
-            Some((_, all)) => all.push(Arc::clone(served)),
-            None => versions.push((resource.version.clone(), vec![Arc::clone(served)])),
+        let group = match groups.iter().position(|group| group.name == resource.group) {
+            Some(at) => &mut groups[at],
+            None => groups.push_mut(Group { name: resource.group.clone(), versions: Vec::new() }),
+        };
+        match group.versions.iter_mut().find(|version| version.name == resource.version) {
+            Some(version) => version.resources.push(Arc::clone(served)),
+            None => {
+                group.versions.push(Version { name: resource.version.clone(), resources: vec![Arc::clone(served)] })
+            }
         }
     }
-    for versions in by_group.values_mut() {
-        versions.sort_by_key(|(version, _)| Reverse(rank(version)));
+    for group in &mut groups {
+        group.versions.sort_by_key(|version| Reverse(rank(&version.name)));
     }
-    order.into_iter().filter_map(|group| by_group.remove(&group).map(|versions| (group, versions))).collect()
+    groups
 }
 
 /// Order of versions: stable before beta before alpha, then the higher number;

@@ -195,13 +195,13 @@ impl Follow {
             },
         };
         tokio::select! {
-            () = self.api.stop.cancelled() => return Step::End,
-            () = self.end.as_mut() => return Step::End,
+            () = self.api.stop.cancelled() => Step::End,
+            () = self.end.as_mut() => Step::End,
             () = tokio::time::sleep_until(self.next_bookmark) => {
                 self.told = self.told.max(feed.progress());
                 self.next_bookmark = Instant::now() + BOOKMARK_PAUSE;
                 self.feed = Some(Ok(feed));
-                return Step::Lines(if self.bookmarks { self.bookmark(false) } else { Vec::new() });
+                Step::Lines(if self.bookmarks { self.bookmark(false) } else { Vec::new() })
             }
             event = feed.next() => match event { // cancel-safe
                 Ok(event) => {

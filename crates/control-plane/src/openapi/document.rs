@@ -162,7 +162,9 @@ mod tests {
         for name in names {
             assert!(schemas.contains_key(&name), "{name}");
         }
-        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        let paths = document["paths"].as_object().unwrap();
+        let (_, deployment) = paths.iter().find(|(path, _)| path.ends_with("/deployments/{name}")).unwrap();
+        let patch = &deployment["patch"];
         assert!(patch["parameters"].as_array().unwrap().iter().any(|it| it["name"] == "fieldValidation"));
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Deployment");
         assert!(patch["requestBody"]["content"].get(STRATEGIC).is_some());
