@@ -194,6 +194,11 @@ impl<K: Object> Cache<K> {
             match event {
                 None => return,
                 Some(Ok(event)) => self.take(event, trim, &mut listed),
+                // Before the first list nothing works, so somebody should know.
+                Some(Err(error)) if !*self.shared.synced.borrow() => {
+                    let kind = std::any::type_name::<K>();
+                    tracing::warn!(kind, error = %chain(&error), "objects cannot be listed; controllers wait");
+                }
                 Some(Err(error)) => {
                     tracing::debug!(error = %chain(&error), "watch interrupted; it resumes");
                 }

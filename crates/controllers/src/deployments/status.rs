@@ -149,6 +149,12 @@ fn progress(
     if reason == "ProgressDeadlineExceeded" {
         return None;
     }
+    if reason == "NewReplicaSetAvailable" {
+        // The next rollout has begun: its clock does not run since the end of the last.
+        let message = format!("{subject} is progressing.");
+        conditions.refresh("Progressing", "True", "ReplicaSetUpdated", message);
+        return Some(seconds(deadline));
+    }
     let since = known.as_ref().and_then(|known| known.last_update_time.as_ref()).map_or(conditions.now, |time| time.0);
     let waited = elapsed(since, conditions.now);
     let limit = seconds(deadline);
@@ -323,6 +329,19 @@ mod tests {
             let (got_status, got_reason) = progressing(&status);
             assert_eq!((got_status.as_str(), got_reason.as_str()), want, "{why}");
         }
+    }
+
+    #[test]
+    fn a_new_rollout_does_not_inherit_the_clock_of_the_last() {
+        let conditions = known("NewReplicaSetAvailable", "2026-01-01T00:00:00Z");
+        let before = json!({"conditions": conditions, "replicas": 2, "updatedReplicas": 2,
+            "readyReplicas": 2, "availableReplicas": 2});
+        let seen =
+            history(json!({"replicas": 0}), Some(json!({"replicas": 2, "readyReplicas": 2, "availableReplicas": 2})));
+        let now = timestamp("2026-02-01T00:00:00Z");
+        let (status, again) = next(&deployment(before), &seen, 0, &Step::Rolled, now);
+        assert_eq!(progressing(&status), ("True".into(), "ReplicaSetUpdated".into()));
+        assert_eq!(again, Some(Duration::from_secs(60)));
     }
 
     #[test]

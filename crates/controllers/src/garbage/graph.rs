@@ -192,6 +192,8 @@ impl Graph {
     pub(super) fn standing(&self, owner: &OwnerReference, namespace: &str) -> Standing {
         match self.nodes.get(&owner.uid) {
             Some(node) if node.name != owner.name || node.kind.resource.kind != owner.kind => Standing::Unknown,
+            // Such a reference is invalid, and nothing may be deleted for it.
+            Some(node) if node.kind.namespaced && namespace.is_empty() => Standing::Solid,
             // A namespaced owner elsewhere is no owner at all.
             Some(node) if node.kind.namespaced && node.namespace != namespace => Standing::Absent,
             Some(node) if node.deleting && node.foreground => Standing::Waiting,
@@ -317,6 +319,7 @@ mod tests {
         let mut graph = Graph::default();
         graph.put("o", node("o", vec![]));
         assert_eq!(graph.standing(&owner("o", true), "elsewhere"), Standing::Absent);
+        assert_eq!(graph.standing(&owner("o", true), ""), Standing::Solid, "a cluster-scoped dependant stays");
         let namesake = OwnerReference { uid: "other".into(), ..owner("o", true) };
         assert_eq!(graph.standing(&namesake, "x"), Standing::Unknown, "same name, other uid");
         let renamed = OwnerReference { name: "else".into(), ..owner("o", true) };

@@ -194,6 +194,11 @@ impl Collector {
     /// Asks the API about an owner that is not watched.
     async fn look_up(&self, owner: &OwnerReference, namespace: &str) -> Result<Standing, Error> {
         let Some(kind) = self.cx.kinds.find(&owner.api_version, &owner.kind) else { return Ok(Standing::Unknown) };
+        if kind.namespaced && namespace.is_empty() {
+            // A cluster-scoped object cannot be owned from inside a namespace: the
+            // reference is invalid, and nothing is deleted for it.
+            return Ok(Standing::Solid);
+        }
         let api = self.api(&kind, namespace);
         let found = api.get_metadata_opt(&owner.name).await.during("look up owner", &owner.name)?;
         Ok(match found {
