@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 pub mod bare;
+pub mod cluster;
 pub mod command;
 pub mod guest;
 pub mod host;
