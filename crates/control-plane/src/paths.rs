@@ -34,7 +34,7 @@ pub(crate) fn answer(api: &Arc<Api>, parts: &Parts, path: &Path, query: &Query) 
             "/healthz" | "/livez" => Ok(response::text(StatusCode::OK, "ok")),
             "/readyz" => Ok(ready(api)),
             "/version" => plain(parts, &version()),
-            "/openapi/v2" => openapi::v2(&parts.headers),
+            "/openapi/v2" => openapi::second(&snapshot, &parts.headers),
             "/openapi/v3" => openapi::index(&snapshot),
             "/.well-known/openid-configuration" => plain(parts, &issuer(api)),
             "/openid/v1/jwks" => plain(parts, &api.authenticator.signer.key_set()),

@@ -26,6 +26,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
     aggregated: [OnceLock<Bytes>; 4],
+    pub(crate) openapi_v2: OnceLock<Bytes>,
 }
 
 /// Answers `/api`, `/apis` and what is directly below.

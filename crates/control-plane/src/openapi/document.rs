@@ -1,9 +1,9 @@
 //! One OpenAPI v3 document: paths with the parameters clients look for, and
 //! the schemas they need.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use osc_api::definitions;
+use osc_api::{Resource, definitions::definitions};
 use serde_json::{Map, Value, json};
 
 use super::TITLE;
@@ -87,6 +87,12 @@ fn operation(served: &Served, method: &str, verb: &str, schema: &str) -> Value {
     operation
 }
 
+/// The name under which the schema of a custom kind is published.
+pub(super) fn custom_name(resource: &Resource) -> String {
+    let group: Vec<&str> = resource.group.split('.').rev().collect();
+    format!("{}.{}.{}", group.join("."), resource.version, resource.kind)
+}
+
 /// Schemas of a document and everything they refer to.
 #[derive(Default)]
 struct Schemas {
@@ -102,8 +108,7 @@ impl Schemas {
             (Some(custom), _) => {
                 let schema =
                     osc_schema::to_openapi_kind(&custom.schema, &resource.group, &resource.version, &resource.kind);
-                let group: Vec<&str> = resource.group.split('.').rev().collect();
-                let name = format!("{}.{}.{}", group.join("."), resource.version, resource.kind);
+                let name = custom_name(resource);
                 self.custom.insert(name.clone(), schema);
                 name
             }
@@ -117,14 +122,17 @@ impl Schemas {
 
     /// All schemas, built-in ones with what they refer to.
     fn done(self) -> Map<String, Value> {
-        let mut all: BTreeMap<String, Value> = definitions::openapi().into_iter().collect();
         let mut todo: Vec<String> = self.wanted.into_iter().collect();
         let mut schemas = self.custom;
         for schema in schemas.values() {
             references(schema, &mut todo);
         }
         while let Some(name) = todo.pop() {
-            if let Some(schema) = all.remove(&name) {
+            if schemas.contains_key(&name) {
+                continue;
+            }
+            if let Some(schema) = definitions().get(&name) {
+                let schema = osc_schema::to_openapi(schema);
                 references(&schema, &mut todo);
                 schemas.insert(name, schema);
             }

@@ -1,12 +1,20 @@
 //! OpenAPI documents: what `explain`, client-side validation and `apply` read.
 //!
-//! Version 2 exists for old clients, which only want to see that there is a
-//! document in protobuf. Version 3 is one document per group and version, made
+//! Version 2 is one document in protobuf, for clients up to 1.28: they validate,
+//! explain and dry-run by it. Version 3 is one document per group and version, made
 //! when asked for: together they are too large to keep.
 
 mod document;
+mod v2;
+mod wire;
 
-use http::{HeaderMap, Response, StatusCode};
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING},
+};
 use osc_api::{api_version, status::Status};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -24,12 +32,10 @@ const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+pro
 const V2_ACCEPTED: &[&str] = &["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF];
 
 /// `/openapi/v2`.
-pub(crate) fn v2(headers: &HeaderMap) -> Result<Response<Body>, Status> {
+pub(crate) fn second(snapshot: &Snapshot, headers: &HeaderMap) -> Result<Response<Body>, Status> {
     for range in accept::ranges(headers) {
         match range.media_type.as_str() {
-            name if V2_ACCEPTED.contains(&name) => {
-                return Ok(response::bytes(StatusCode::OK, V2_PROTOBUF, v2_protobuf()));
-            }
+            name if V2_ACCEPTED.contains(&name) => return Ok(v2_protobuf(snapshot, headers)),
             "application/json" | "application/*" | "*/*" => {
                 let document = json!({
                     "swagger": "2.0", "info": {"title": TITLE, "version": GIT_VERSION}, "paths": {}, "definitions": {},
@@ -42,18 +48,26 @@ pub(crate) fn v2(headers: &HeaderMap) -> Result<Response<Body>, Status> {
     Err(Status::not_acceptable(&["application/json", V2_PROTOBUF]))
 }
 
-/// Document {1: swagger, 2: Info {1: title, 2: version}}.
-fn v2_protobuf() -> Vec<u8> {
-    let info = [field(1, TITLE.as_bytes()), field(2, GIT_VERSION.as_bytes())].concat();
-    [field(1, b"2.0"), field(2, &info)].concat()
+/// The document is kept compressed: clients ask for it before every write, and
+/// take it so.
+fn v2_protobuf(snapshot: &Snapshot, headers: &HeaderMap) -> Response<Body> {
+    let takes = |name: &str| {
+        let accepted = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        accepted.split(',').any(|part| part.split(';').next().unwrap_or_default().trim() == name)
+    };
+    if !takes("gzip") {
+        return response::bytes(StatusCode::OK, V2_PROTOBUF, v2::document(snapshot));
+    }
+    let compressed = snapshot.documents.openapi_v2.get_or_init(|| compress(&v2::document(snapshot)).into());
+    let mut answer = response::bytes(StatusCode::OK, V2_PROTOBUF, compressed.clone());
+    answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    answer
 }
 
-/// A length-delimited field; all of ours are shorter than 128 bytes.
-fn field(number: u8, content: &[u8]) -> Vec<u8> {
-    const LENGTH_DELIMITED: u8 = 2;
-    let mut bytes = vec![number << 3 | LENGTH_DELIMITED, content.len() as u8];
-    bytes.extend_from_slice(content);
-    bytes
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // A vector takes everything.
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("compression into memory does not fail")
 }
 
 /// `/openapi/v3`: where the documents are, with a hash that changes when they do.
@@ -121,17 +135,4 @@ pub(crate) fn document(snapshot: &Snapshot, path: &str, query: &Query) -> Result
         answer.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, immutable"));
     }
     Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_second_version_is_a_protobuf_document() {
-        let bytes = v2_protobuf();
-        assert_eq!(&bytes[..5], b"\x0a\x032.0");
-        assert_eq!(bytes[5], 0x12);
-        assert_eq!(usize::from(bytes[6]), bytes.len() - 7);
-    }
 }

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use osc_api::status::Status;
+use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -23,6 +24,7 @@ use super::{
     options,
 };
 use crate::{
+    admission::{Attributes, Operation},
     call::Call,
     objects,
     response::{self, Body},
@@ -51,6 +53,7 @@ pub(crate) async fn upgrade(call: &Call, method: &Method, client: Option<OnUpgra
     let agent = call.api.nodes.of(&pod)?;
     let permit = Arc::clone(&call.api.nodes.streams).try_acquire_owned().map_err(|_| busy())?;
     let (query, mut ports) = (&call.query, Vec::new());
+    admit(call, &pod).await?;
     let address = async {
         let address = match call.path.subresource.as_str() {
             "exec" => agent.exec(&pod, options::exec(&pod, query, false)?).await,
@@ -79,6 +82,30 @@ pub(crate) async fn upgrade(call: &Call, method: &Method, client: Option<OnUpgra
         drop(permit);
     });
     Ok(answer)
+}
+
+/// Asks admission, which knows streams as connections to the pod.
+async fn admit(call: &Call, pod: &Value) -> Result<(), Status> {
+    let kind = match call.path.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    };
+    let options = Value::Null;
+    let attributes = Attributes {
+        operation: Operation::Connect,
+        resource: &call.served.resource,
+        subresource: &call.path.subresource,
+        namespace: &call.path.namespace,
+        name: &call.path.name,
+        identity: &call.identity,
+        dry_run: false,
+        options: &options,
+    };
+    let mut object = json!({"kind": kind, "apiVersion": "v1"});
+    call.warn(call.api.admission.mutate(&attributes, &mut object, Some(pod)).await?);
+    call.warn(call.api.admission.validate(&attributes, Some(&object), Some(pod)).await?);
+    Ok(())
 }
 
 /// The headers of a handshake the runtime can take.
