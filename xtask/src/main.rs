@@ -22,7 +22,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-runtime", &["osc-agent-protocol"]),
     ("osc-shim", &["osc-runtime", "osc-agent-protocol"]),
     ("osc-node", &["osc-runtime", "osc-agent-protocol"]),
-    ("osc-cli", &["osc-access", "osc-control-plane", "osc-controllers", "osc-node", "osc-guest-image", "osc-runtime", "osc-agent-protocol"]),
+    (
+        "osc-cli",
+        &[
+            "osc-access",
+            "osc-control-plane",
+            "osc-controllers",
+            "osc-node",
+            "osc-guest-image",
+            "osc-runtime",
+            "osc-agent-protocol",
+        ],
+    ),
     ("osc-testkit", &["osc-guest-image", "osc-node", "osc-runtime", "osc-agent-protocol"]),
     ("osc-xtask", &[]),
 ];
