@@ -275,10 +275,7 @@ async fn pods_of_two_nodes_reach_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_image_needs_the_right_secret() {
     let cluster = Cluster::start().await;
-    let Some(registry) = Registry::start(&cluster.dir("registry")) else {
-        eprintln!("skipped: docker-registry is not installed");
-        return cluster.stop().await;
-    };
+    let registry = Registry::start(&cluster.dir("registry"));
     let kind = "kubernetes.io/dockerconfigjson";
     cluster.secret("right", kind, json!({".dockerconfigjson": registry.credentials("secret")})).await;
     cluster.secret("wrong", kind, json!({".dockerconfigjson": registry.credentials("guess")})).await;
