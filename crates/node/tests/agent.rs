@@ -63,7 +63,7 @@ async fn a_pod_gets_what_the_api_has_for_it() {
         {"serviceAccountToken": {"path": "token"}},
     ]});
     let spec = json!({
-        "terminationGracePeriodSeconds": 20,
+        "terminationGracePeriodSeconds": 60,
         "volumes": [{"name": "conf", "configMap": {"name": "settings"}}, {"name": "all", "projected": all}],
         "containers": [{
             "name": "main", "image": IMAGE, "command": ["sh", "-c", script],
@@ -102,7 +102,7 @@ async fn a_pod_gets_what_the_api_has_for_it() {
     let dir = cluster.agent().engine().paths().pods().join(&uid);
     assert!(dir.exists());
     let took = cluster.delete("everything").await;
-    assert!(took < Duration::from_secs(10), "it ends when it is asked to: {took:?}");
+    assert!(took < Duration::from_secs(50), "it ends when it is asked to, not when its time is up: {took:?}");
     assert!(!dir.exists());
     cluster.event("everything", "Killing", "Stopping container main").await;
     cluster.stop().await;

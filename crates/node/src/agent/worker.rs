@@ -187,7 +187,9 @@ impl Worker {
             () = self.keep_told(&taken.pod, &taken.report, &pod) => return None,
             () = deletion(self.latest.clone()) => return None,
         };
-        let late = pod.active_deadline.is_some_and(|limit| taken.report.borrow().seen.age >= limit);
+        // What it decided by: reports come only with what others can see change.
+        let age = taken.supervisor.seen().age;
+        let late = pod.active_deadline.is_some_and(|limit| age >= limit);
         let message = "Pod was active on the node longer than the specified deadline";
         let reason = (late && phase == Phase::Failed).then(|| ("DeadlineExceeded", message.to_owned()));
         Some(End { phase, reason })
