@@ -1,13 +1,13 @@
 //! A cluster of its own: `osc up` below a temporary root, asked with stock kubectl.
 
-use std::{net::TcpListener, path::PathBuf, process::Command, time::Duration};
+use std::{net::TcpListener, path::PathBuf, process::Command, sync::MutexGuard, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     command::{self, Outcome, until},
-    host::{LIMIT, built},
+    host::{LIMIT, alone, built},
     leftovers::Snapshot,
     processes,
 };
@@ -21,6 +21,7 @@ pub struct Cluster {
     before: Snapshot,
     ended: bool,
     _dir: TempDir,
+    _one: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
@@ -29,6 +30,7 @@ impl Cluster {
     /// # Panics
     /// When `make build` has not been run, or the cluster does not come up.
     pub fn up() -> Self {
+        let one = alone();
         let dir = tempfile::Builder::new().prefix("osc-cluster-").tempdir_in("/tmp").unwrap();
         let root = dir.path().to_owned();
         let guest = root.join("var/lib/sandboxed-containers/guest");
@@ -37,7 +39,7 @@ impl Cluster {
         // Free now; whoever takes it meanwhile makes the start fail with a clear word.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let before = Snapshot::take(&root);
-        let cluster = Self { root, port, before, ended: false, _dir: dir };
+        let cluster = Self { root, port, before, ended: false, _dir: dir, _one: one };
         cluster.again();
         cluster
     }

@@ -33,6 +33,11 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// in places all hosts share.
 static ONE: Mutex<()> = Mutex::new(());
 
+/// The right to be the one.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A running private engine. [`Host::end`] proves that nothing stays behind;
 /// a test that fails before it still has everything stopped on drop.
 pub struct Host {
@@ -61,7 +66,7 @@ impl Host {
 
     /// Starts an engine with an edited configuration of the shim.
     pub fn with_configuration(edit: impl FnOnce(String) -> String) -> Self {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = alone();
         let dir = tempfile::Builder::new().prefix("osc-e2e-").tempdir_in("/tmp").unwrap();
         let root = dir.path().to_owned();
         let before = Snapshot::take(&root);
