@@ -3,10 +3,14 @@
 
 use std::{
     io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
+use nix::sys::socket::{Backlog, UnixAddr, bind, listen};
 use sha2::{Digest, Sha256};
 
 /// Directory of shim sockets; short, because a socket address holds 107 bytes.
@@ -15,15 +19,6 @@ const SOCKETS: &str = "/run/containerd/s";
 /// A socket path that follows from engine address, namespace and sandbox id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address(PathBuf);
-
-/// How taking an address went.
-#[derive(Debug)]
-pub enum Bound {
-    /// It is ours.
-    Listening(UnixListener),
-    /// Another shim serves there.
-    Served,
-}
 
 impl Address {
     /// The address of sandbox `id` of `namespace` below the engine at `engine`.
@@ -38,22 +33,23 @@ impl Address {
         format!("unix://{}", self.0.display())
     }
 
-    /// Listens, replacing the socket of a shim that is no more.
+    /// Whether a shim serves there.
+    pub fn is_served(&self) -> bool {
+        UnixStream::connect(&self.0).is_ok()
+    }
+
+    /// Makes `socket` listen there, in place of the socket of a shim that is no more.
     ///
     /// # Errors
-    /// When the socket cannot be made.
-    pub fn bind(&self) -> io::Result<Bound> {
+    /// When another shim serves there, or the socket cannot be made.
+    pub fn bind(&self, socket: &OwnedFd) -> io::Result<()> {
         std::fs::create_dir_all(SOCKETS)?;
-        match UnixListener::bind(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if UnixStream::connect(&self.0).is_ok() {
-                    return Ok(Bound::Served);
-                }
-                self.remove()?;
-                UnixListener::bind(&self.0).map(Bound::Listening)
-            }
-            outcome => outcome.map(Bound::Listening),
+        if self.is_served() {
+            return Err(io::ErrorKind::AddrInUse.into());
         }
+        self.remove()?;
+        bind(socket.as_raw_fd(), &UnixAddr::new(&self.0)?)?;
+        Ok(listen(socket, Backlog::MAXCONN)?)
     }
 
     /// Removes the socket; success when there is none.
@@ -70,6 +66,8 @@ impl Address {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
     use super::*;
 
     #[test]
@@ -84,10 +82,15 @@ mod tests {
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_kept() {
         let address = Address::of("/test", "osc-shim-tests", &format!("bind-{}", std::process::id()));
-        let Bound::Listening(first) = address.bind().unwrap() else { panic!("the address is fresh") };
-        assert!(matches!(address.bind().unwrap(), Bound::Served));
+        let socket = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let (first, second) = (socket(), socket());
+        assert!(!address.is_served());
+        address.bind(&first).unwrap();
+        assert!(address.is_served());
+        assert_eq!(address.bind(&second).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        assert!(matches!(address.bind().unwrap(), Bound::Listening(_)));
+        address.bind(&second).unwrap();
+        assert!(address.is_served());
         address.remove().unwrap();
         address.remove().unwrap();
     }

@@ -1,6 +1,11 @@
 //! The serving process.
 
-use std::{ffi::CStr, os::unix::net::UnixListener, time::Duration};
+use std::{
+    ffi::CStr,
+    io::{self, Read},
+    os::unix::net::UnixListener,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -17,7 +22,7 @@ use osc_runtime::{
 use tokio_util::sync::CancellationToken;
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use super::{Surroundings, address::Address};
+use super::{GO, Surroundings, address::Address};
 use crate::{
     args::Args,
     events::Events,
@@ -48,6 +53,10 @@ pub fn serve(args: &Args, around: Surroundings) -> Result<()> {
     sys::frugal_allocator();
     // Started by way of /proc/self/exe, it would be called `exe` in lists of processes.
     set_name(NAME).context("cannot set the process name")?;
+    // Whoever started us died before the engine learned of us, unless it says go.
+    if io::stdin().read(&mut [0; GO.len()]).context("cannot read standard input")? == 0 {
+        return Ok(());
+    }
     let socket = around.socket.context("no socket was passed: this program is started by a container engine")?;
     let listener = UnixListener::from(sys::inherited(socket).context("the passed socket is not open")?);
     let id = ContainerId::new(args.id.as_str())?;

@@ -27,6 +27,8 @@ pub const CORE_VARIABLE: &str = "SCHED_CORE";
 const ADDRESS_FILE: &str = "address";
 /// File of a bundle with the process identifier of its shim.
 const PID_FILE: &str = "shim.pid";
+/// What the starting process writes to the serving one once its socket listens.
+const GO: &[u8] = b"\n";
 
 /// What the process finds around itself; read once, in `main`.
 #[derive(Clone, Debug)]

@@ -1,26 +1,27 @@
 //! `start`: one serving process per pod.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::{
-        fd::AsRawFd,
-        unix::{net::UnixListener, process::CommandExt},
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
     },
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 use osc_runtime::{
     id::ContainerId,
     spec::{self, PodKind},
 };
 
-use super::{
-    ADDRESS_FILE, PID_FILE, SOCKET_VARIABLE, Surroundings,
-    address::{Address, Bound},
-};
+use super::{ADDRESS_FILE, GO, PID_FILE, SOCKET_VARIABLE, Surroundings, address::Address};
 use crate::args::Args;
 
 /// Starts a shim for the pod of container `args.id`, unless one serves already, and
@@ -35,28 +36,31 @@ pub fn start(args: &Args, around: &Surroundings) -> Result<String> {
     let sandbox = kind.sandbox_id(&id)?;
     let address = Address::of(&args.address, &args.namespace, sandbox.as_str());
     let url = address.url();
-    if !matches!(kind, PodKind::Container { .. }) {
-        let bound = address.bind().with_context(|| format!("cannot listen on {url}"))?;
-        if let Bound::Listening(listener) = bound {
-            let spawned = spawn(args, around, &listener);
-            let pid = spawned.inspect_err(|_| drop(address.remove())).context("cannot start the serving process")?;
-            replace(&around.bundle.join(PID_FILE), &pid.to_string())?;
-        }
-    }
     replace(&around.bundle.join(ADDRESS_FILE), &url)?;
+    if !matches!(kind, PodKind::Container { .. }) && !address.is_served() {
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let mut shim = spawn(args, around, &socket).context("cannot start the serving process")?;
+        replace(&around.bundle.join(PID_FILE), &shim.id().to_string())?;
+        // Last: until the engine has been told the address, it will not ask us to remove the socket.
+        address.bind(&socket).with_context(|| format!("cannot listen on {url}"))?;
+        let go = shim.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(GO));
+        go.inspect_err(|_| drop(address.remove())).context("the serving process has ended")?;
+    }
     Ok(url)
 }
 
-fn spawn(args: &Args, around: &Surroundings, listener: &UnixListener) -> io::Result<u32> {
+/// Starts the process that serves. It waits for [`GO`] and ends without a trace when
+/// we end before that.
+fn spawn(args: &Args, around: &Surroundings, socket: &OwnedFd) -> io::Result<Child> {
     // The child takes the socket over under its number here.
-    fcntl(listener, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("containerd-shim-kata-v2");
     command.args(["-namespace", &args.namespace, "-address", &args.address, "-id", &args.id]);
     command.args(args.debug.then_some("-debug"));
-    command.current_dir(&around.bundle).env(SOCKET_VARIABLE, listener.as_raw_fd().to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    Ok(command.spawn()?.id())
+    command.current_dir(&around.bundle).env(SOCKET_VARIABLE, socket.as_raw_fd().to_string());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn()
 }
 
 /// Replaces a file whole: the engine may read it at any time.
