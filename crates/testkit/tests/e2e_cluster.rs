@@ -76,7 +76,7 @@ fn a_deployment_of_sandboxes_outlives_whatever_dies() {
     cluster.processes("containerd --config").into_iter().for_each(kill_9);
     cluster.eventually("exec works again", || cluster.kubectl(&["exec", name, "--", "true"], "").code == 0);
     kill_9(cluster.pid());
-    assert_eq!(cluster.osc(&["status"]).code, 1);
+    cluster.eventually("nobody serves", || cluster.osc(&["status"]).code == 1);
     cluster.again();
     cluster.eventually("node is ready again", || pods(&cluster).iter().all(ready));
     assert_eq!(cluster.kubectl(&["exec", name, "--", "true"], "").code, 0);

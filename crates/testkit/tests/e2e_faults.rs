@@ -20,9 +20,11 @@ fn stopped(host: &Host, id: &str) -> bool {
     !list.lines().any(|line| line.starts_with(id) && line.contains("RUNNING"))
 }
 
-/// Processes of one sandbox with `word` on the command line.
+/// Processes of one sandbox with `word` on the command line. The short-lived one that
+/// starts the shim is the engine's: who kills it takes the engine's answer away.
 fn of_sandbox(host: &Host, word: &str) -> Vec<i32> {
-    processes::with(&[word, host.root.to_str().unwrap()]).into_iter().map(|process| process.pid).collect()
+    let all = processes::with(&[word, host.root.to_str().unwrap()]).into_iter();
+    all.filter(|process| !process.command.trim_end().ends_with(" start")).map(|process| process.pid).collect()
 }
 
 fn clean_after_delete(host: &Host, id: &str, idle: &Snapshot) {
