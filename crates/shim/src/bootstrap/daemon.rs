@@ -43,6 +43,9 @@ const STACK: usize = 512 << 10;
 /// How long the last answers and events may take to leave.
 const FAREWELL: Duration = Duration::from_secs(6);
 
+/// How long a new shim waits for its first container.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Serves the pod of container `args.id` until it is shut down.
 ///
 /// Must be called before any thread exists: the mount namespace is left here.
@@ -101,13 +104,26 @@ async fn run(args: &Args, around: Surroundings, listener: UnixListener) -> Resul
     let mut server = Server::new().add_listener(listener).register_service(services(&pod));
     server.start().await.context("cannot serve")?;
     tracing::debug!("serving");
-    exit.cancelled().await;
+    tokio::select! {
+        () = exit.cancelled() => {}
+        () = deserted(&pod) => tracing::warn!("the engine never asked for a container, it has given up on this shim"),
+    }
 
     let by = Deadline::after(FAREWELL);
     let _ = by.run(server.shutdown()).await;
     drop((server, pod));
     let _ = by.run(publisher).await;
     Ok(())
+}
+
+/// Returns once it is clear that nobody knows of this shim: the engine asks for the
+/// first container at once, unless `start` was killed before it had told the address.
+/// Returns never for a shim that was asked.
+async fn deserted(pod: &Pod) {
+    tokio::time::sleep(PATIENCE).await;
+    if !pod.is_unused() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// A mount namespace of our own that still learns of the host's new mounts, and

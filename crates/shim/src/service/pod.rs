@@ -78,6 +78,11 @@ impl Pod {
         })
     }
 
+    /// Nobody has asked for a container yet, or none came of it.
+    pub fn is_unused(&self) -> bool {
+        self.sandbox.get().is_none() && self.tasks.is_empty()
+    }
+
     pub(super) fn sandbox(&self) -> Result<&Sandbox, ShimError> {
         self.sandbox.get().ok_or_else(|| ShimError::NotFound("the sandbox of this pod".into()))
     }
