@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use containerd_shim_protos::{
     api::{
@@ -136,4 +141,48 @@ async fn an_empty_shim_ends_on_request() {
     assert!(!shim.exit.is_cancelled());
     TaskClient::new(shim.client.clone()).shutdown(limit(), &ShutdownRequest::new()).await.unwrap();
     assert!(shim.exit.is_cancelled());
+}
+
+/// Processes that work in `bundle`, as serving shims do.
+fn serving(bundle: &Path) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.filter(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == bundle)).count()
+}
+
+#[test]
+fn a_start_killed_at_any_moment_leaves_no_shim_and_no_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut traces = Vec::new();
+    let mut served = 0;
+    for delay in (0..40).map(|step| Duration::from_micros(step * 250)) {
+        let id = format!("killed-{}-{}", std::process::id(), delay.as_micros());
+        let bundle = dir.path().join(&id);
+        fs::create_dir(&bundle).unwrap();
+        fs::write(bundle.join("config.json"), spec("")).unwrap();
+        let mut start = Command::new(env!("CARGO_BIN_EXE_containerd-shim-kata-v2"))
+            .args(["-namespace", "test", "-address", "/test.sock", "-id", &id, "start"])
+            .env("SANDBOXED_CONTAINERS_ROOT", dir.path())
+            .current_dir(&bundle)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + delay;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        start.kill().unwrap();
+        start.wait().unwrap();
+        served += serving(&bundle);
+        let socket = fs::read_to_string(bundle.join("address")).ok();
+        traces.push((bundle, socket.map(|url| PathBuf::from(url.trim_start_matches("unix://")))));
+    }
+    assert!(served > 0, "no start got as far as a serving process");
+    let by = Instant::now() + Duration::from_secs(60);
+    let left = |(bundle, socket): &(PathBuf, Option<PathBuf>)| {
+        serving(bundle) > 0 || socket.as_ref().is_some_and(|socket| socket.exists())
+    };
+    while traces.iter().any(left) {
+        assert!(Instant::now() < by, "left: {:#?}", traces.iter().filter(|trace| left(trace)).collect::<Vec<_>>());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }

@@ -56,12 +56,12 @@ pub fn serve(args: &Args, around: Surroundings) -> Result<()> {
     sys::frugal_allocator();
     // Started by way of /proc/self/exe, it would be called `exe` in lists of processes.
     set_name(NAME).context("cannot set the process name")?;
-    // Whoever started us died before the engine learned of us, unless it says go.
-    if io::stdin().read(&mut [0; GO.len()]).context("cannot read standard input")? == 0 {
-        return Ok(());
-    }
     let socket = around.socket.context("no socket was passed: this program is started by a container engine")?;
     let listener = UnixListener::from(sys::inherited(socket).context("the passed socket is not open")?);
+    // Whoever started us died before the engine learned of us, unless it says go.
+    if io::stdin().read(&mut [0; GO.len()]).context("cannot read standard input")? == 0 {
+        return withdraw(&listener).context("cannot remove the socket");
+    }
     let id = ContainerId::new(args.id.as_str())?;
     let spec = spec::load(&around.bundle)?;
     let kind = PodKind::classify(spec.annotations().as_ref().unwrap_or(&Default::default()))?;
@@ -114,6 +114,14 @@ async fn run(args: &Args, around: Surroundings, listener: UnixListener) -> Resul
     drop((server, pod));
     let _ = by.run(publisher).await;
     Ok(())
+}
+
+/// Takes a socket away that nobody was told of, if it was bound already.
+fn withdraw(listener: &UnixListener) -> io::Result<()> {
+    match listener.local_addr()?.as_pathname() {
+        Some(path) => std::fs::remove_file(path),
+        None => Ok(()),
+    }
 }
 
 /// Returns once it is clear that nobody knows of this shim: the engine asks for the
