@@ -14,6 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-schema", &[]),
     ("osc-patch", &["osc-schema"]),
     ("osc-api", &["osc-schema"]),
+    ("osc-objects", &[]),
+    ("osc-operator", &["osc-objects"]),
     ("osc-store", &[]),
     ("osc-access", &[]),
     ("osc-control-plane", &["osc-access", "osc-api", "osc-patch", "osc-schema", "osc-store"]),
