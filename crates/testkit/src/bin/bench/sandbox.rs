@@ -1,10 +1,6 @@
-//! The benchmark table: every figure beside a reference measured in the same
-//! run, interleaved with it, because machines drift. Prints a table, writes JSON.
-
-#![allow(clippy::unwrap_used, reason = "a failed measurement has no result")]
+//! One sandbox under `ctr`, beside runc and a bare boot.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::Path,
     process::Command,
@@ -14,71 +10,11 @@ use std::{
 use osc_testkit::{
     bare,
     command::{self, until},
-    host::{BUSYBOX, Host, LIMIT, built},
+    host::{BUSYBOX, Host, LIMIT},
     processes,
 };
-use serde_json::json;
 
-const ROUNDS: usize = 7;
-
-/// Durations of one figure, and of its references.
-#[derive(Default)]
-struct Times(BTreeMap<&'static str, Vec<f64>>);
-
-impl Times {
-    fn add(&mut self, name: &'static str, took: Duration) {
-        self.0.entry(name).or_default().push(took.as_secs_f64());
-    }
-
-    fn median(&self, name: &str) -> f64 {
-        let mut all = self.0[name].clone();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    }
-
-    fn least(&self, name: &str) -> f64 {
-        self.0[name].iter().copied().fold(f64::INFINITY, f64::min)
-    }
-}
-
-fn main() {
-    let host = Host::start();
-    let times = measure_times(&host);
-    let idle = measure_idle(&host);
-    host.end();
-
-    let reference = times.median("bare boot") + times.median("runc run");
-    let agent = fs::metadata(built("target/release/kata-agent")).unwrap().len();
-    let rows = [
-        ("`ctr run --rm … true` in a sandbox", format!("{:.2} s", times.median("sandbox run")), "below 2.0 s"),
-        ("… ÷ (bare boot to agent ready + runc)", format!("{:.2}", times.median("sandbox run") / reference), "1.25"),
-        ("… runc", format!("{:.2} s", times.median("runc run")), "reference"),
-        ("… bare boot to agent ready", format!("{:.2} s", times.median("bare boot")), "reference"),
-        ("`exec` of `true`", format!("{:.3} s", times.median("sandbox exec")), "0.10 s"),
-        ("… ÷ runc", format!("{:.2}", times.median("sandbox exec") / times.median("runc exec")), "–"),
-        ("idle sandbox, all host processes, PSS", format!("{:.1} MiB", idle.total), "190 MiB"),
-        ("… shim", format!("{:.1} MiB", idle.shim), "8 MiB"),
-        ("… virtiofsd", format!("{:.1} MiB", idle.virtiofsd), "5 MiB"),
-        ("… QEMU with touched guest memory", format!("{:.1} MiB", idle.qemu), "–"),
-        ("guest of 2048 MiB: not in MemAvailable", format!("{:.1} MiB", idle.guest), "120 MiB"),
-        ("idle CPU, all host processes", format!("{:.2} % of a core", idle.cpu), "1 %"),
-        ("agent binary", format!("{:.2} MB", agent as f64 / 1e6), "5 MB"),
-    ];
-    println!("| figure | measured | aim |\n|---|---|---|");
-    for (name, value, aim) in &rows {
-        println!("| {name} | {value} | {aim} |");
-    }
-    let least: BTreeMap<_, _> = times.0.keys().map(|name| (*name, times.least(name))).collect();
-    let result = json!({
-        "rounds": ROUNDS,
-        "rows": rows.iter().map(|(figure, value, aim)| json!({"figure": figure, "value": value, "aim": aim})).collect::<Vec<_>>(),
-        "seconds": times.0,
-        "least_seconds": least,
-    });
-    let file = built("target").join("bench.json");
-    fs::write(&file, serde_json::to_string_pretty(&result).unwrap()).unwrap();
-    println!("\nall measurements: {}", file.display());
-}
+use crate::{ROUNDS, Times};
 
 fn timed(command: Command) -> Duration {
     command::run(command, b"", LIMIT).ok().took
@@ -90,8 +26,8 @@ fn runc(host: &Host, options: &[&str], process: &[&str]) -> Command {
     command
 }
 
-fn measure_times(host: &Host) -> Times {
-    let mut times = Times::default();
+/// Start to end of a container, and of a process in a running one.
+pub fn times(host: &Host, times: &mut Times) {
     let sandbox = host.detach(&["sleep", "100000"]);
     let plain = host.name();
     let mut start = host.ctr_command(&["run", "--runtime", "io.containerd.runc.v2", "--detach", BUSYBOX, &plain]);
@@ -114,20 +50,26 @@ fn measure_times(host: &Host) -> Times {
     }
     host.delete(&sandbox);
     host.delete(&plain);
-    times
 }
 
 /// Of a sandbox that only sleeps; MiB and percent of a core.
-struct Idle {
-    total: f64,
-    shim: f64,
-    virtiofsd: f64,
-    qemu: f64,
-    guest: f64,
-    cpu: f64,
+pub struct Idle {
+    /// All host processes of the sandbox.
+    pub total: f64,
+    /// Its shim.
+    pub shim: f64,
+    /// Its shared file system.
+    pub virtiofsd: f64,
+    /// Its machine with the touched guest memory.
+    pub qemu: f64,
+    /// What the guest itself lacks of its memory.
+    pub guest: f64,
+    /// All host processes.
+    pub cpu: f64,
 }
 
-fn measure_idle(host: &Host) -> Idle {
+/// Measures a sandbox at rest.
+pub fn idle(host: &Host) -> Idle {
     let id = host.detach(&["sleep", "100000"]);
     let meminfo = host.exec(&id, &[], &["cat", "/proc/meminfo"]).ok().text();
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
