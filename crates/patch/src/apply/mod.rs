@@ -74,14 +74,16 @@ pub fn apply(
     let id = Id::apply(by);
     let before = owners.remove(&id);
     let last = before.as_ref().map(|owner| &owner.fields);
-    let fields = by.ownable(typed::owned(place, &applied));
+    let sent = typed::owned(place, &applied);
 
     let mut merged = old.clone();
     managed::take(&mut merged);
     typed::merge(place, &mut merged, &applied);
     if let Some(last) = last {
-        merged = prune::pruned(place, merged, last, &fields, &owners);
+        // With the name, which nobody owns: where it is sent, metadata is not given up with the last label.
+        merged = prune::pruned(place, merged, last, &sent, &owners);
     }
+    let fields = by.ownable(sent);
 
     let change = by.change(place, old, &merged);
     if !force {

@@ -185,6 +185,21 @@ fn what_is_dropped_is_removed_unless_others_own_it() {
 }
 
 #[test]
+fn metadata_stays_when_the_last_label_goes() {
+    let config = |labels: Value| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "n", "labels": labels}, "spec": {"replicas": 1}})
+    };
+    let mut live = applied(None, &config(json!({"a": "b"})), "a", 0).unwrap();
+    live["metadata"]["uid"] = json!("u");
+    let mut without = config(json!(null));
+    without["metadata"].as_object_mut().unwrap().remove("labels");
+    let now = applied(Some(&live), &without, "a", 1).unwrap();
+    let left: Vec<_> = now["metadata"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(left, ["managedFields", "name", "namespace", "uid"]);
+}
+
+#[test]
 fn shared_fields_stay_until_the_last_owner_drops_them() {
     let both = with_spec(json!({"replicas": 1, "paused": true}));
     let one = with_spec(json!({"paused": true}));
