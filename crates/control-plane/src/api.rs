@@ -4,7 +4,7 @@
 //!  who? (authenticate, impersonate) ─► what? (path, catalog) ─► may they? (authorise) ─► handlers
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, header::AUTHORIZATION, request::Parts};
@@ -24,11 +24,15 @@ use crate::{
     admission::Chain,
     call::Call,
     config::Config,
-    handlers, paths,
+    handlers,
+    load::Load,
+    metrics::{Asked, Metrics},
+    paths,
     reader::Reader,
     request::{Path, Query, ResourcePath, Verb},
-    resources::Catalog,
+    resources::{Catalog, Served, Snapshot},
     response::{self, Body},
+    server::Received,
     streams::Nodes,
 };
 
@@ -41,6 +45,23 @@ pub(crate) enum Caller {
     Known(Arc<Identity>),
 }
 
+/// A request for a resource by somebody who may make it.
+pub(crate) struct Allowed {
+    pub snapshot: Arc<Snapshot>,
+    pub served: Arc<Served>,
+    pub path: ResourcePath,
+    pub verb: Verb,
+    pub query: Query,
+    pub identity: Arc<Identity>,
+}
+
+impl Allowed {
+    /// Whether the client ends it, not the server; such requests have bounds of their own.
+    fn is_endless(&self) -> bool {
+        self.verb == Verb::Watch || matches!(self.path.subresource.as_str(), "attach" | "exec" | "log" | "portforward")
+    }
+}
+
 /// Everything requests are served from.
 pub(crate) struct Api {
     pub config: Config,
@@ -51,6 +72,8 @@ pub(crate) struct Api {
     pub authorizer: Arc<Authorizer>,
     pub admission: Chain,
     pub nodes: Nodes,
+    pub load: Load,
+    pub metrics: Metrics,
     /// Fires when the server stops: watches and streams end.
     pub stop: CancellationToken,
     /// Work that outlives its request.
@@ -58,23 +81,45 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Answers one request; never fails, failures are answers.
-    pub async fn serve(api: &Arc<Self>, parts: Parts, body: Bytes, caller: Caller) -> Response<Body> {
+    /// Answers one request; never fails, failures are answers. The body is read once the request is allowed.
+    pub async fn serve<'a>(
+        api: &'a Arc<Self>,
+        parts: Parts,
+        body: impl Future<Output = Result<Received<'a>, Status>> + Send,
+        caller: Caller,
+    ) -> Response<Body> {
+        let (began, mut asked) = (Instant::now(), Asked::default());
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-        match Self::route(api, parts, body, caller).await {
+        let answer = match Self::route(api, parts, body, caller, &mut asked).await {
             Ok(response) => response,
             Err(status) => {
                 debug!(%method, path, code = status.code, reason = status.reason, "request refused");
                 response::error(&status)
             }
-        }
+        };
+        api.metrics.count(asked, answer.status().as_u16(), began.elapsed());
+        answer
     }
 
-    async fn route(api: &Arc<Self>, parts: Parts, body: Bytes, caller: Caller) -> Result<Response<Body>, Status> {
+    async fn route<'a>(
+        api: &'a Arc<Self>,
+        parts: Parts,
+        body: impl Future<Output = Result<Received<'a>, Status>> + Send,
+        caller: Caller,
+        asked: &mut Asked,
+    ) -> Result<Response<Body>, Status> {
+        let stranger = matches!(caller, Caller::Peer(_));
         let identity = api.identify(&parts.headers, caller)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         match Path::parse(parts.uri.path()) {
-            Path::Resource(path) => Self::resource(api, parts, body, query, path, identity).await,
+            Path::Resource(path) => {
+                let allowed = api.allow(&parts, query, path, identity)?;
+                *asked = Asked::of(allowed.verb, &allowed.served, &allowed.path.subresource);
+                let body = body.await?;
+                // Parts of this process know themselves how much they ask at once.
+                let _place = if stranger && !allowed.is_endless() { Some(api.load.request()?) } else { None };
+                Self::resource(api, parts, body.bytes.clone(), allowed).await
+            }
             path => {
                 api.authorize_path(&identity, &parts)?;
                 paths::answer(api, &parts, &path, &query)
@@ -82,29 +127,38 @@ impl Api {
         }
     }
 
-    async fn resource(
-        api: &Arc<Self>,
-        mut parts: Parts,
-        body: Bytes,
+    /// Finds the resource of a request and refuses who may not do this to it.
+    fn allow(
+        &self,
+        parts: &Parts,
         query: Query,
         path: ResourcePath,
         identity: Arc<Identity>,
-    ) -> Result<Response<Body>, Status> {
+    ) -> Result<Allowed, Status> {
         let watch = query.flag("watch");
         let verb = path.verb(&parts.method, watch).ok_or_else(Status::method_not_allowed)?;
         // A stranger learns nothing about which resources exist: first the permission.
         let name = pinned_name(&path, verb, &query);
         let action = Action::resource(verb.as_str(), &path.group, &path.resource, &path.namespace, &name)
             .on_subresource(&path.subresource);
-        api.authorize(&identity, &action)?;
-        let snapshot = api.catalog.snapshot();
+        self.authorize(&identity, &action)?;
+        let snapshot = self.catalog.snapshot();
         let served = snapshot.find(&path.group, &path.version, &path.resource).ok_or_else(Status::unknown_path)?;
         let served = Arc::clone(served);
         if !served.resource.namespaced && !path.namespace.is_empty() && path.resource != "namespaces" {
             return Err(Status::unknown_path());
         }
+        Ok(Allowed { snapshot, served, path, verb, query, identity })
+    }
+
+    async fn resource(
+        api: &Arc<Self>,
+        mut parts: Parts,
+        body: Bytes,
+        allowed: Allowed,
+    ) -> Result<Response<Body>, Status> {
         let upgrade = parts.extensions.remove();
-        let call = Call::new(Arc::clone(api), snapshot, served, path, verb, query, parts.headers, body, identity);
+        let call = Call::new(Arc::clone(api), allowed, parts.headers, body);
         let mut answer = handlers::dispatch(&call, &parts.method, upgrade).await;
         let warnings = call.take_warnings();
         match &mut answer {

@@ -9,7 +9,7 @@ use osc_api::status::Status;
 use serde_json::{Value, json};
 
 use crate::{
-    api::Api,
+    api::{Allowed, Api},
     render,
     request::{Accept, Query, ResourcePath, Verb},
     resources::{Served, Snapshot},
@@ -34,18 +34,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    #[expect(clippy::too_many_arguments, reason = "one place makes it; every field is a thing of its own")]
-    pub fn new(
-        api: Arc<Api>,
-        snapshot: Arc<Snapshot>,
-        served: Arc<Served>,
-        path: ResourcePath,
-        verb: Verb,
-        query: Query,
-        headers: HeaderMap,
-        body: Bytes,
-        identity: Arc<Identity>,
-    ) -> Self {
+    pub fn new(api: Arc<Api>, allowed: Allowed, headers: HeaderMap, body: Bytes) -> Self {
+        let Allowed { snapshot, served, path, verb, query, identity } = allowed;
         Self { api, snapshot, served, path, verb, query, headers, body, identity, warnings: Mutex::default() }
     }
 

@@ -21,6 +21,8 @@ mod crds;
 mod discovery;
 mod handlers;
 mod kinds;
+mod load;
+mod metrics;
 mod objects;
 mod openapi;
 mod paths;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     api::Api,
-    discovery, openapi,
+    discovery, metrics, openapi,
     request::{Accept, Path, Query},
     response::{self, Body},
 };
@@ -29,10 +29,11 @@ pub(crate) fn answer(api: &Arc<Api>, parts: &Parts, path: &Path, query: &Query) 
         Path::Other => match parts.uri.path().trim_end_matches('/') {
             "" => plain(
                 parts,
-                &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+                &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
             ),
             "/healthz" | "/livez" => Ok(response::text(StatusCode::OK, "ok")),
             "/readyz" => Ok(ready(api)),
+            "/metrics" => Ok(response::bytes(StatusCode::OK, "text/plain; version=0.0.4", metrics::text(api))),
             "/version" => plain(parts, &version()),
             "/openapi/v2" => openapi::second(&snapshot, &parts.headers),
             "/openapi/v3" => openapi::index(&snapshot),

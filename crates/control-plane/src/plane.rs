@@ -25,6 +25,8 @@ use crate::{
     bootstrap,
     config::Config,
     crds,
+    load::Load,
+    metrics::Metrics,
     reader::Reader,
     resources::Catalog,
     rights,
@@ -185,6 +187,8 @@ fn api(mut config: Config, store: Store, signer: Signer) -> Api {
     let fixed = std::mem::take(&mut config.tokens);
     let audiences = vec!["https://kubernetes.default.svc".into(), "api".into()];
     Api {
+        load: Load::new(config.limits),
+        metrics: Metrics::default(),
         config,
         catalog,
         authenticator: Authenticator { signer, fixed, audiences },

@@ -17,7 +17,10 @@ use osc_api::status::Status;
 use osc_store::{Entry, Event, EventKind, HistoryError, Key, Page, Revision, Watch};
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep},
+};
 
 use super::selection::Selection;
 use crate::{
@@ -46,6 +49,7 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let form = call.accept()?.form;
     let selection = Selection::of(call)?;
     let start = start(&call.query)?;
+    let place = call.api.load.watch()?;
     let life =
         call.query.timeout()?.filter(|life| !life.is_zero()).map_or_else(default_life, |life| life.min(LONGEST_LIFE));
     let prefix = call.served.prefix(&call.path.namespace)?;
@@ -78,6 +82,7 @@ pub(super) async fn watch(call: &Call) -> Result<Response<Body>, Status> {
         columns_sent: false,
         end: Box::pin(sleep(life)),
         next_bookmark: Instant::now() + BOOKMARK_PAUSE,
+        _place: place,
     };
     Ok(response::stream("application/json", follow.lines()))
 }
@@ -154,6 +159,7 @@ struct Follow {
     columns_sent: bool,
     end: Pin<Box<Sleep>>,
     next_bookmark: Instant,
+    _place: OwnedSemaphorePermit,
 }
 
 /// What happens next in a watch.

@@ -37,6 +37,20 @@ impl Verb {
             Self::DeleteCollection => "deletecollection",
         }
     }
+
+    /// The word used in metrics: that of the method, but for reading many.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Watch => "WATCH",
+            Self::Create => "POST",
+            Self::Update => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::DeleteCollection => "DELETECOLLECTION",
+        }
+    }
 }
 
 /// A path below `/api` or `/apis` that names a resource.

@@ -11,7 +11,7 @@
 mod in_process;
 mod limits;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
@@ -22,7 +22,7 @@ use hyper_util::{
 use rustls::pki_types::CertificateDer;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -31,10 +31,11 @@ use tracing::{debug, warn};
 
 pub use in_process::InProcess;
 pub use limits::Limits;
+pub(crate) use limits::Received;
 
 use crate::{
     api::{Api, Caller},
-    response::{Body, error},
+    response::{Body, BoxError},
 };
 
 /// Serves `listener` until `stop` fires, then lets running requests end.
@@ -48,6 +49,7 @@ pub(crate) async fn run(
     let permits = Arc::new(Semaphore::new(limits.connections));
     let acceptor = TlsAcceptor::from(tls);
     let tasks = TaskTracker::new();
+    let mut handshakes = Handshakes::new(limits.handshakes);
     loop {
         let permit = tokio::select! {
             () = stop.cancelled() => break,
@@ -65,9 +67,9 @@ pub(crate) async fn run(
                 }
             },
         };
-        let (api, acceptor, stop) = (Arc::clone(&api), acceptor.clone(), stop.clone());
+        let (api, acceptor, stop, give_way) = (Arc::clone(&api), acceptor.clone(), stop.clone(), handshakes.begin());
         tasks.spawn(async move {
-            if let Err(failure) = connection(api, stream, acceptor, limits, stop).await {
+            if let Err(failure) = connection(api, stream, acceptor, give_way, limits, stop).await {
                 debug!(error = %failure, "connection ended early");
             }
             drop(permit);
@@ -85,15 +87,45 @@ async fn pause_after(failure: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
+/// Handshakes under way, oldest first. Strangers who begin one and leave it at that take no place from others.
+struct Handshakes {
+    most: usize,
+    /// Closed where the handshake is over; dropped, it ends the handshake.
+    pending: VecDeque<oneshot::Sender<()>>,
+}
+
+impl Handshakes {
+    fn new(most: usize) -> Self {
+        Self { most: most.max(1), pending: VecDeque::new() }
+    }
+
+    /// One more; what is returned resolves when it has to give way.
+    fn begin(&mut self) -> oneshot::Receiver<()> {
+        if self.pending.len() >= self.most {
+            self.pending.retain(|handshake| !handshake.is_closed());
+        }
+        if self.pending.len() >= self.most {
+            self.pending.pop_front();
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.pending.push_back(sender);
+        receiver
+    }
+}
+
 async fn connection(
     api: Arc<Api>,
     stream: TcpStream,
     acceptor: TlsAcceptor,
+    give_way: oneshot::Receiver<()>,
     limits: Limits,
     stop: CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let stream = timeout(limits.handshake, acceptor.accept(stream)).await??;
+    let stream = tokio::select! {
+        shaken = timeout(limits.handshake, acceptor.accept(stream)) => shaken??,
+        _ = give_way => return Err("gave way to newer handshakes".into()),
+    };
     let certificates: Arc<[CertificateDer<'static>]> = stream
         .get_ref()
         .1
@@ -130,7 +162,7 @@ fn http(limits: Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Reads the body within its limits and hands the request on.
+/// Hands the request on, with a body that is read within its limits once it is known who sends it.
 pub(crate) async fn answer<B>(api: &Arc<Api>, request: Request<B>, caller: Caller, limits: Limits) -> Response<Body>
 where
     B: http_body::Body + Send,
@@ -138,8 +170,22 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (parts, body) = request.into_parts();
-    match limits::collect(body, limits).await {
-        Ok(body) => Api::serve(api, parts, body, caller).await,
-        Err(status) => error(&status),
+    Api::serve(api, parts, limits::collect(body, limits, &api.load), caller).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_handshake_gives_way() {
+        let mut handshakes = Handshakes::new(2);
+        let (mut first, second, mut third) = (handshakes.begin(), handshakes.begin(), handshakes.begin());
+        assert!(first.try_recv().is_err_and(|state| state == oneshot::error::TryRecvError::Closed));
+        assert!(third.try_recv().is_err_and(|state| state == oneshot::error::TryRecvError::Empty));
+        // Who is through has no place any more.
+        drop(second);
+        let _fourth = handshakes.begin();
+        assert!(third.try_recv().is_err_and(|state| state == oneshot::error::TryRecvError::Empty));
     }
 }

@@ -1,42 +1,91 @@
 //! A control plane in a directory of its own, and ways to talk to it.
-#![allow(dead_code, reason = "each test file uses some of it")]
 
-use std::{path::PathBuf, process::Output, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Output,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use osc_access::Identity;
 use osc_control_plane::{Body, Config, ControlPlane};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+    time::timeout,
+};
 use tower::ServiceExt;
 
 /// Nothing in these tests takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Tests that need the machine for themselves wait for those that do not.
+static MACHINE: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+/// Held by a test beside which no other runs.
+pub async fn alone() -> OwnedRwLockWriteGuard<()> {
+    Arc::clone(&MACHINE).write_owned().await
+}
+
 /// A running control plane; gone with its directory when dropped after `stop`.
 pub struct Cluster {
     pub plane: ControlPlane,
     pub directory: tempfile::TempDir,
+    _turn: Turn,
+}
+
+/// The machine, shared with other tests or not.
+enum Turn {
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
 }
 
 impl Cluster {
     pub async fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let plane = ControlPlane::open(Config::new(directory.path())).await.expect("a control plane");
-        let cluster = Self { plane, directory };
+        let cluster = Self::open(|_| {}).await;
         // What controllers would do.
         cluster.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
         cluster
     }
 
-    /// Stops it and opens it again on the same directory.
-    pub async fn restart(self) -> Self {
+    /// An empty one, configured otherwise than by default.
+    pub async fn open(configure: impl FnOnce(&mut Config)) -> Self {
+        let turn = Turn::Shared { _guard: Arc::clone(&MACHINE).read_owned().await };
+        Self::open_in(turn, configure).await
+    }
+
+    /// The same, with no other test beside it.
+    pub async fn alone(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::open_in(Turn::Alone { _guard: alone().await }, configure).await
+    }
+
+    async fn open_in(turn: Turn, configure: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut config = Config::new(directory.path());
+        configure(&mut config);
+        let plane = ControlPlane::open(config).await.expect("a control plane");
+        Self { plane, directory, _turn: turn }
+    }
+
+    /// Stops it and opens it again on the same directory, at the same address.
+    pub async fn restart(mut self, configure: impl FnOnce(&mut Config)) -> Self {
         self.plane.shutdown().await;
-        drop(self.plane);
-        let plane = ControlPlane::open(Config::new(self.directory.path())).await.expect("the same control plane");
-        Self { plane, directory: self.directory }
+        let mut config = Config::new(self.directory.path());
+        configure(&mut config);
+        config.listen = self.plane.address();
+        self.plane = ControlPlane::open(config).await.expect("the same control plane");
+        self
+    }
+
+    /// kube-rs as the administrator, over TLS.
+    pub async fn client(&self) -> kube::Client {
+        let config = Kubeconfig::from_yaml(&self.plane.administrator().expect("a certificate")).expect("a kubeconfig");
+        let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+        kube::Client::try_from(config.expect("a configuration")).expect("a client")
     }
 
     pub async fn stop(self) {

@@ -1,13 +1,11 @@
 //! The life of custom resources.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
-
-mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Cluster, widgets};
 use http::Method;
 use serde_json::{Value, json};
+
+use crate::common::{Cluster, widgets};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com";

@@ -1,13 +1,11 @@
 //! Requests nobody sane sends: each is answered, none does harm.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
-mod common;
-
-use common::Cluster;
 use http::{Method, Request};
 use http_body_util::Full;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
+
+use crate::common::{self, Cluster};
 
 const REQUESTS: usize = 4000;
 const METHODS: &[Method] = &[Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];

@@ -1,13 +1,11 @@
 //! Who may do what, over the real door and through impersonation.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
-mod common;
-
-use common::{Cluster, config_map, deployment};
 use http::{Method, Request, header};
 use http_body_util::Full;
 use osc_access::Identity;
 use serde_json::{Value, json};
+
+use crate::common::{self, Cluster, config_map, deployment};
 
 /// Between looks at what takes effect a moment later.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);

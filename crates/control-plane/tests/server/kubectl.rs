@@ -1,22 +1,10 @@
-//! Real clients: kubectl over TLS, kube-rs over TLS and in process.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
-
-mod common;
+//! kubectl, over TLS.
 
 use std::{path::Path, process::Output, time::Duration};
 
-use common::{Cluster, said};
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::{
-    Api, Client, Config,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-    runtime::{WatchStreamExt, watcher},
-};
-use osc_access::Identity;
-use serde_json::json;
 use tokio::{process::Command, time::timeout};
+
+use crate::common::{self, Cluster, said};
 
 /// Every kubectl there is: the one in PATH, other versions beside it, and those
 /// named by KUBECTLS, separated by colons.
@@ -191,51 +179,4 @@ async fn custom_resources(kubectl: &Kubectl<'_>) {
     kubectl.refuse("apply -f FILE", &widget.replace("size: 3", "size: 3, bogus: 1"), "unknown field").await;
     kubectl.expect("explain widget.spec.size", "", "How big.").await;
     kubectl.expect("delete crd widgets.example.com", "", "deleted").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kube_rs_works_over_tls_and_in_process() {
-    let cluster = Cluster::start().await;
-    let config = Kubeconfig::from_yaml(&cluster.plane.administrator().unwrap()).unwrap();
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
-    let remote = Client::try_from(config).unwrap();
-    let local = Client::new(cluster.plane.service(Identity::administrator()), "default");
-    for (client, name) in [(remote, "remote"), (local, "local")] {
-        objects_with_kube(&client, name).await;
-        watch_with_kube(&client).await;
-    }
-    cluster.stop().await;
-}
-
-async fn objects_with_kube(client: &Client, name: &str) {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    assert_eq!(namespaces.list(&ListParams::default()).await.unwrap().items.len(), 4);
-    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
-    let map: ConfigMap = serde_json::from_value(common::config_map(name)).unwrap();
-    maps.create(&PostParams::default(), &map).await.unwrap();
-    let refused = maps.create(&PostParams::default(), &map).await.unwrap_err();
-    assert!(matches!(&refused, kube::Error::Api(status) if status.is_already_exists()), "{refused:?}");
-    let patch = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"more": "x"}});
-    let patched = maps.patch(name, &PatchParams::apply("me"), &Patch::Apply(patch)).await.unwrap();
-    assert_eq!(patched.data.unwrap().len(), 2);
-    let partial = maps.get_metadata(name).await.unwrap();
-    assert_eq!(partial.metadata.name.as_deref(), Some(name));
-    maps.delete(name, &DeleteParams::default()).await.unwrap();
-    assert!(maps.get_opt(name).await.unwrap().is_none());
-}
-
-async fn watch_with_kube(client: &Client) {
-    let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
-        let pod: Pod = serde_json::from_value(common::pod("p")).unwrap();
-        pods.create(&PostParams::default(), &pod).await.unwrap();
-        let mut seen = watcher(pods.clone(), config).applied_objects().boxed();
-        let first = timeout(common::PATIENCE, seen.try_next()).await.unwrap().unwrap().unwrap();
-        assert_eq!(first.metadata.name.as_deref(), Some("p"));
-        let patch = Patch::Merge(json!({"metadata": {"labels": {"new": "label"}}}));
-        pods.patch("p", &PatchParams::default(), &patch).await.unwrap();
-        let next = timeout(common::PATIENCE, seen.try_next()).await.unwrap().unwrap().unwrap();
-        assert!(next.metadata.labels.unwrap().contains_key("new"));
-        pods.delete("p", &DeleteParams::default()).await.unwrap();
-    }
 }

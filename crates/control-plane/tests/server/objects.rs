@@ -1,11 +1,9 @@
 //! Objects through the API: what writes do, what is refused, and with which words.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
-mod common;
-
-use common::{Cluster, config_map, deployment, pod};
 use http::Method;
 use serde_json::{Value, json};
+
+use crate::common::{self, Cluster, config_map, deployment, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -325,7 +323,7 @@ async fn everything_is_there_after_a_restart() {
             json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 1}}),
         )
         .await;
-    let cluster = cluster.restart().await;
+    let cluster = cluster.restart(|_| {}).await;
     assert_eq!(cluster.get(&format!("{MAPS}/c")).await.1, made);
     assert_eq!(cluster.get(&format!("{things}/w")).await.1["spec"]["colour"], "red", "served from the first moment");
     let version = made["metadata"]["resourceVersion"].as_str().unwrap();

@@ -1,26 +1,26 @@
 //! Logs and upgraded connections, with a node whose runtime is played by a
 //! small server that echoes.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
-
-mod common;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{Cluster, pod};
 use futures::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use osc_control_plane::streams::{ByteStream, ExecOptions, LogOptions, NodeAccess, NodeError};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::{
+    common::{self, Cluster, pod},
+    wire::{self, Who},
+};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -96,29 +96,9 @@ async fn cluster_with_pod() -> Cluster {
     cluster
 }
 
-/// A TLS connection of the administrator.
-async fn connect(cluster: &Cluster) -> BufReader<TlsStream<TcpStream>> {
-    let authority = cluster.plane.authority();
-    let leaf = authority.client("root", Some("system:masters"), time::OffsetDateTime::now_utc()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let stream = TcpStream::connect(cluster.plane.address()).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    BufReader::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap())
-}
-
 /// Sends a handshake; returns the connection and the head of the answer.
 async fn handshake(cluster: &Cluster, path: &str, headers: &str) -> (BufReader<TlsStream<TcpStream>>, String) {
-    let mut stream = connect(cluster).await;
+    let mut stream = BufReader::new(wire::connect(cluster, Who::Administrator).await);
     let request = format!("POST {PODS}/p/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let head = timeout(common::PATIENCE, head(&mut stream)).await.expect("an answer");

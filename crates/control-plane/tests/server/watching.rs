@@ -1,12 +1,10 @@
 //! Lists and watches: pages, selectors, bookmarks, versions that are too old.
-#![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
-mod common;
-
-use common::{Cluster, config_map, pod};
 use http::{Method, Request, header::ACCEPT};
 use http_body_util::Full;
 use serde_json::{Value, json};
+
+use crate::common::{self, Cluster, config_map, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -98,12 +96,11 @@ async fn watch_lists_end_with_a_bookmark() {
 
 #[tokio::test]
 async fn old_versions_expire_inside_the_stream() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut config = osc_control_plane::Config::new(directory.path());
-    config.store.history = 20;
-    config.store.recent = 20;
-    let plane = osc_control_plane::ControlPlane::open(config).await.unwrap();
-    let cluster = Cluster { plane, directory };
+    let cluster = Cluster::open(|config| {
+        config.store.history = 20;
+        config.store.recent = 20;
+    })
+    .await;
     cluster.create(MAPS, config_map("a")).await;
     let (_, first) = cluster.get(&format!("{MAPS}?limit=0")).await;
     let version = first["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
