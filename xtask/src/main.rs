@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-access", &[]),
     ("osc-control-plane", &["osc-access", "osc-api", "osc-patch", "osc-schema", "osc-store"]),
     ("osc-controllers", &[]),
+    ("osc-machine-config", &["osc-objects"]),
     ("osc-agent", &["osc-agent-protocol"]),
     ("osc-runtime", &["osc-agent-protocol"]),
     ("osc-shim", &["osc-runtime", "osc-agent-protocol"]),

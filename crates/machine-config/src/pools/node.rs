@@ -1,0 +1,182 @@
+//! What decisions look at, of one node.
+
+use k8s_openapi::{
+    api::core::v1::{Node, NodeCondition},
+    jiff::Timestamp,
+};
+use kube::ResourceExt;
+
+use crate::{names, selector::Labels};
+
+/// What a daemon says about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nothing to do, or nothing begun.
+    Done,
+    /// In the middle of an update.
+    Working,
+    /// An update failed and is retried.
+    Degraded,
+    /// The target cannot be reached.
+    Unreconcilable,
+    /// It has not said anything yet.
+    #[default]
+    Unknown,
+}
+
+impl State {
+    /// As in the annotation.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "Done",
+            Self::Working => "Working",
+            Self::Degraded => "Degraded",
+            Self::Unreconcilable => "Unreconcilable",
+            Self::Unknown => "",
+        }
+    }
+
+    /// Reads the annotation.
+    pub fn parse(text: &str) -> Self {
+        let known = [Self::Done, Self::Working, Self::Degraded, Self::Unreconcilable];
+        known.into_iter().find(|state| state.as_str() == text).unwrap_or_default()
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it joined.
+    pub created: Option<Timestamp>,
+    /// Whether it runs Windows, which nobody here configures.
+    pub windows: bool,
+    /// Whether it can take pods: ready, not cordoned, disk and network fine.
+    pub ready: bool,
+    /// Configuration it runs; empty until its daemon reported.
+    pub current: String,
+    /// Configuration it was told to run.
+    pub desired: String,
+    /// State of its daemon.
+    pub state: State,
+    /// Why the daemon does not get on.
+    pub reason: String,
+    /// Whether image layering was asked for.
+    pub desired_image: bool,
+}
+
+impl NodeView {
+    /// Reads the object.
+    pub fn of(node: &Node) -> Self {
+        let note = |name: &str| node.annotations().get(name).cloned().unwrap_or_default();
+        let labels = node.labels().clone();
+        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        let windows = labels.get("kubernetes.io/os").or(info.map(|info| &info.operating_system));
+        Self {
+            name: node.name_any(),
+            windows: windows.is_some_and(|os| os == "windows"),
+            labels,
+            created: node.creation_timestamp().map(|time| time.0),
+            ready: is_ready(node),
+            current: note(names::CURRENT),
+            desired: note(names::DESIRED),
+            state: State::parse(&note(names::STATE)),
+            reason: note(names::REASON),
+            desired_image: !note(names::DESIRED_IMAGE).is_empty(),
+        }
+    }
+
+    /// Whether its daemon has reported at all.
+    pub fn managed(&self) -> bool {
+        !self.current.is_empty()
+    }
+
+    /// Whether it runs what it was told to run.
+    pub fn done(&self) -> bool {
+        self.current == self.desired && self.state == State::Done
+    }
+
+    /// Whether its daemon cannot get on.
+    pub fn failing(&self) -> bool {
+        matches!(self.state, State::Degraded | State::Unreconcilable)
+    }
+
+    /// Whether it runs `target`.
+    pub fn updated(&self, target: &str) -> bool {
+        self.done() && self.current == target && !target.is_empty() && !self.desired_image
+    }
+
+    /// Whether it counts against the number of nodes that may be away. A failing
+    /// daemon does not by itself: its pods run.
+    pub fn unavailable(&self) -> bool {
+        !self.ready || !(self.done() || self.failing())
+    }
+
+    /// Its zone, if it has one.
+    pub fn zone(&self) -> Option<&str> {
+        self.labels.get(names::ZONE).map(String::as_str).filter(|zone| !zone.is_empty())
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let conditions: &[NodeCondition] =
+        node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let status = |kind: &str| conditions.iter().find(|one| one.type_ == kind).map(|one| one.status.as_str());
+    !cordoned
+        && status("Ready") == Some("True")
+        && status("DiskPressure").is_none_or(|status| status == "False")
+        && status("NetworkUnavailable").is_none_or(|status| status == "False")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn readiness_needs_every_condition_and_no_cordon() {
+        let node = |cordoned: bool, conditions: &[(&str, &str)]| {
+            let conditions: Vec<Value> =
+                conditions.iter().map(|(kind, status)| json!({"type": kind, "status": status})).collect();
+            let node = json!({"metadata": {"name": "n"}, "spec": {"unschedulable": cordoned}, "status": {"conditions": conditions}});
+            NodeView::of(&serde_json::from_value(node).expect("a node")).ready
+        };
+        for (cordoned, conditions, want) in [
+            (false, &[][..], false),
+            (false, &[("Ready", "True")], true),
+            (true, &[("Ready", "True")], false),
+            (false, &[("Ready", "Unknown")], false),
+            (false, &[("Ready", "True"), ("DiskPressure", "True")], false),
+            (false, &[("Ready", "True"), ("NetworkUnavailable", "Unknown")], false),
+            (false, &[("Ready", "True"), ("DiskPressure", "False"), ("NetworkUnavailable", "False")], true),
+        ] {
+            assert_eq!(node(cordoned, conditions), want, "{cordoned} {conditions:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemons_state_decides_about_availability() {
+        for (current, desired, state, done, unavailable) in [
+            ("a", "a", State::Done, true, false),
+            ("a", "b", State::Done, false, true),
+            ("a", "b", State::Working, false, true),
+            ("a", "b", State::Degraded, false, false),
+            ("a", "b", State::Unreconcilable, false, false),
+            ("", "", State::Unknown, false, true),
+        ] {
+            let node = NodeView {
+                ready: true,
+                current: current.into(),
+                desired: desired.into(),
+                state,
+                ..NodeView::default()
+            };
+            assert_eq!((node.done(), node.unavailable()), (done, unavailable), "{node:?}");
+        }
+    }
+}
