@@ -10,7 +10,6 @@ SHELL := /bin/sh
 CARGO_DIR := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(shell uname -m)-unknown-linux-gnu
 BINARIES := containerd-shim-kata-v2 kata-agent osc
-VIRTIOFSD_VERSION := 1.14.0
 
 RELEASE := target/release
 OSC := $(RELEASE)/osc
@@ -51,10 +50,15 @@ binaries: packages
 
 $(addprefix $(RELEASE)/,$(BINARIES)): binaries ;
 
-$(VIRTIOFSD): | packages
-	cargo install --locked --version $(VIRTIOFSD_VERSION) --root target/tools \
-		--target-dir $(CARGO_DIR)/virtiofsd virtiofsd
-	rm -rf $(CARGO_DIR)/virtiofsd
+# Linked to the machine's libseccomp and libcap-ng, whose licence asks that they can
+# be replaced; so not static, and in a call of its own.
+.PHONY: file-server
+file-server: binaries
+	cargo build --release --locked --package osc-share-daemon
+	mkdir -p $(dir $(VIRTIOFSD))
+	install -C -m 755 $(CARGO_DIR)/release/virtiofsd $(VIRTIOFSD)
+
+$(VIRTIOFSD): file-server ;
 
 $(GUEST): $(OSC) $(RELEASE)/kata-agent
 	$(OSC) guest build --out target/guest --cache target/cache

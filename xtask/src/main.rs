@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-agent", &["osc-agent-protocol"]),
     ("osc-runtime", &["osc-agent-protocol"]),
     ("osc-shim", &["osc-runtime", "osc-agent-protocol"]),
+    ("osc-share-daemon", &[]),
     ("osc-node", &["osc-runtime", "osc-agent-protocol"]),
     (
         "osc-cli",

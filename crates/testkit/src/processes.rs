@@ -47,3 +47,9 @@ pub fn pss_kib(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
+
+/// Bytes a process has read from files and pipes; `None` once it is gone.
+pub fn bytes_read(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("rchar:")?.trim().parse().ok())
+}

@@ -164,6 +164,50 @@ fn volumes_show_what_the_host_has_and_read_only_means_it() {
 }
 
 #[test]
+fn the_guest_keeps_what_it_read_until_the_host_changes_it() {
+    const MIB: u64 = 1 << 20;
+    let host = Host::start();
+    let dir = host.root.join("volume");
+    fs::create_dir(&dir).unwrap();
+    let write = |letter: &str, size| fs::write(dir.join("file"), letter.repeat(size as usize)).unwrap();
+    write("a", MIB);
+    let pod = Pod::start(&host, |_| {});
+    let container = pod.add("one", &forever(), |config| {
+        config.mounts = vec![v1::Mount {
+            container_path: "/volume".into(),
+            host_path: dir.to_str().unwrap().into(),
+            ..Default::default()
+        }];
+    });
+    let served = || -> u64 {
+        let servers = processes::with(&["virtiofsd", host.root.to_str().unwrap()]);
+        servers.iter().map(|server| processes::bytes_read(server.pid).unwrap_or(0)).sum()
+    };
+    let costs = |script: &str| {
+        let before = served();
+        let out = pod.out(&container, script);
+        (served() - before, out)
+    };
+
+    // Files that have just been made are read a second time.
+    assert!(until(LIMIT, || costs("true").0 < 100_000), "each command reads its program: {:?}", costs("true"));
+    let last = "tail -c 1 /volume/file";
+    assert!(until(LIMIT, || costs("cat /volume/file | md5sum").0 < 100_000));
+    assert!(served() > MIB, "the figures are not those of the file server: it has read the volume's file");
+    for letter in ["b", "c"] {
+        write(letter, MIB);
+        assert_eq!(pod.out(&container, last), letter, "what was written to the volume is not seen");
+    }
+    // The guest asks for the size of a file once a second.
+    write("d", 2 * MIB);
+    assert!(until(LIMIT, || pod.out(&container, "wc -c < /volume/file") == (2 * MIB).to_string()));
+    assert_eq!(pod.out(&container, last), "d");
+    assert!(costs("true").0 < 100_000);
+    pod.delete();
+    host.end();
+}
+
+#[test]
 fn memory_that_runs_out_ends_the_container_as_oom_killed() {
     let host = Host::start();
     let pod = Pod::start(&host, |_| {});
