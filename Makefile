@@ -53,7 +53,7 @@ $(addprefix $(RELEASE)/,$(BINARIES)): binaries ;
 # Linked to the machine's libseccomp and libcap-ng, whose licence asks that they can
 # be replaced; so not static, and in a call of its own.
 .PHONY: file-server
-file-server: binaries
+file-server: packages
 	cargo build --release --locked --package osc-share-daemon
 	mkdir -p $(dir $(VIRTIOFSD))
 	install -C -m 755 $(CARGO_DIR)/release/virtiofsd $(VIRTIOFSD)
