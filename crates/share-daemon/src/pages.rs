@@ -38,7 +38,7 @@ use virtiofsd::fuse::Attr;
 
 /// The coarsest clock of a file system.
 const TICK: Duration = Duration::from_secs(2);
-/// Most files remembered, at 80 bytes each. A file that is not costs one more reading.
+/// Most files remembered, at about 100 bytes each. A file that is not costs one more reading.
 const MOST: usize = 8192;
 
 /// What tells one content of a file from another.
