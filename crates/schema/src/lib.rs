@@ -16,6 +16,7 @@
 mod bounds;
 mod cause;
 pub mod cel;
+mod correlate;
 mod defaults;
 mod embedded;
 pub mod format;

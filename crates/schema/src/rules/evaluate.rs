@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::cause::Cause;
 use crate::cel::{self, Fault, OBJECT_BUDGET};
-use crate::model::{ListType, Rule};
+use crate::correlate::counterpart;
+use crate::model::Rule;
 use crate::node::Node;
 use crate::path::Path;
 
@@ -74,8 +75,13 @@ impl Evaluation<'_> {
         }
         let itself = cel::from_json(node, new);
         let before = old.map(|old| cel::from_json(node, old));
+        // What does not change may be as wrong as it was; rules about changes are asked anyway.
+        let unchanged = old == Some(new);
         for rule in rules {
             let Some(program) = &rule.program else { continue };
+            if unchanged && !program.uses_old_self() && !rule.optional_old_self {
+                continue;
+            }
             let mut variables = vec![("self", itself.clone())];
             if rule.optional_old_self {
                 variables.push(("oldSelf", cel::optional(before.clone())));
@@ -146,10 +152,4 @@ fn blame(rule: &Rule, new: &Value, path: &Path<'_>, message: &str) -> Cause {
         Some("FieldValueDuplicate") => Cause::duplicate(field, &value),
         _ => Cause::invalid(field, &value, message),
     }
-}
-
-/// The item of `old` that is the same as `item`, if the list can tell.
-fn counterpart<'a>(list_type: &ListType, item: &Value, old: &'a Value) -> Option<&'a Value> {
-    let ListType::Map(keys) = list_type else { return None };
-    old.as_array()?.iter().find(|other| keys.iter().all(|key| other.get(key) == item.get(key)))
 }

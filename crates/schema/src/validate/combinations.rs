@@ -10,7 +10,7 @@ use crate::path::Path;
 pub(super) fn check(node: Node<'_>, checks: &Checks, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
     let attempt = |branch: &Schema| {
         let mut causes = Vec::new();
-        super::check(Node::new(branch, node.definitions()), value, path, &mut causes);
+        super::check(Node::new(branch, node.definitions()), value, None, path, &mut causes);
         causes
     };
     let says = |text: &str| Cause::invalid(path.to_field(), &Value::from(""), &format!("\"{path}\" must {text}"));

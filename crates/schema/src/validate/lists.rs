@@ -5,24 +5,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::cause::Cause;
+use crate::correlate::counterpart;
 use crate::model::ListType;
 use crate::node::Node;
 use crate::path::Path;
 
 /// Duplicates in lists whose items have an identity.
-pub(super) fn duplicates(node: Node<'_>, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
+pub(super) fn duplicates(node: Node<'_>, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
+    if old == Some(value) {
+        return;
+    }
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
                 if let Some(below) = node.field(name) {
-                    duplicates(below, field, &path.field(name), causes);
+                    duplicates(below, field, old.and_then(|old| old.get(name)), &path.field(name), causes);
                 }
             }
         }
         Value::Array(items) => {
             repeated(node.list_type(), items, path, causes);
-            if let Some(below) = node.items() {
-                items.iter().enumerate().for_each(|(i, item)| duplicates(below, item, &path.index(i), causes));
+            let Some(below) = node.items() else { return };
+            for (index, item) in items.iter().enumerate() {
+                let old = old.and_then(|old| counterpart(node.list_type(), item, old));
+                duplicates(below, item, old, &path.index(index), causes);
             }
         }
         _ => {}

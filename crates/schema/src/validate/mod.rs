@@ -12,6 +12,7 @@ mod tests;
 use serde_json::{Number, Value};
 
 use crate::cause::Cause;
+use crate::correlate::counterpart;
 use crate::embedded;
 use crate::format;
 use crate::model::{Checks, Kind};
@@ -21,10 +22,14 @@ use crate::rules;
 
 /// Everything that is wrong with `new`: types, value validations, duplicate list keys, embedded objects and, if these
 /// hold, CEL rules; rules about `oldSelf` compare with `old`.
+///
+/// Parts that are in `old` as they are may be as wrong as they were: a definition that becomes stricter does not make
+/// its objects unchangeable.
 pub fn validate(node: Node<'_>, new: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = validate_values(node, new);
-    lists::duplicates(node, new, &Path::Root, &mut causes);
-    embedded::validate(node, new, &mut causes);
+    let mut causes = Vec::new();
+    check(node, new, old, &Path::Root, &mut causes);
+    lists::duplicates(node, new, old, &Path::Root, &mut causes);
+    embedded::validate(node, new, old, &mut causes);
     if causes.is_empty() {
         rules::validate(node, new, old, &mut causes);
     }
@@ -35,12 +40,12 @@ pub fn validate(node: Node<'_>, new: &Value, old: Option<&Value>) -> Vec<Cause> 
 /// repeat is not said by their schemas.
 pub fn validate_values(node: Node<'_>, value: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    check(node, value, &Path::Root, &mut causes);
+    check(node, value, None, &Path::Root, &mut causes);
     causes
 }
 
-fn check(node: Node<'_>, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
-    if value.is_null() && node.nullable() {
+fn check(node: Node<'_>, value: &Value, old: Option<&Value>, path: &Path<'_>, causes: &mut Vec<Cause>) {
+    if old == Some(value) || (value.is_null() && node.nullable()) {
         return;
     }
     if !type_fits(node, value) {
@@ -55,7 +60,8 @@ fn check(node: Node<'_>, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>
         check_keywords(node, &node.site().checks, value, path, causes);
         for (name, below) in &node.site().properties {
             if let Some(field) = value.get(name) {
-                check(Node::new(below, node.definitions()), field, &path.field(name), causes);
+                let old = old.and_then(|old| old.get(name));
+                check(Node::new(below, node.definitions()), field, old, &path.field(name), causes);
             }
         }
     }
@@ -63,13 +69,15 @@ fn check(node: Node<'_>, value: &Value, path: &Path<'_>, causes: &mut Vec<Cause>
         Value::Object(fields) => {
             for (name, field) in fields {
                 if let Some(below) = node.field(name) {
-                    check(below, field, &path.field(name), causes);
+                    check(below, field, old.and_then(|old| old.get(name)), &path.field(name), causes);
                 }
             }
         }
         Value::Array(items) => {
-            if let Some(below) = node.items() {
-                items.iter().enumerate().for_each(|(i, item)| check(below, item, &path.index(i), causes));
+            let Some(below) = node.items() else { return };
+            for (index, item) in items.iter().enumerate() {
+                let old = old.and_then(|old| counterpart(node.list_type(), item, old));
+                check(below, item, old, &path.index(index), causes);
             }
         }
         _ => {}

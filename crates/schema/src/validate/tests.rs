@@ -154,3 +154,38 @@ fn embedded_objects_say_what_they_are() {
     assert_eq!(causes, ["template.apiVersion: Required value: must not be empty"]);
     assert!(seen(&schema, &json!({"template": {"kind": "Pod", "apiVersion": "v1", "x": {"y": 1}}})).is_empty());
 }
+
+#[test]
+fn what_does_not_change_may_be_as_wrong_as_it_was() {
+    let item =
+        json!({"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer", "maximum": 3}}});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["must"], "properties": {
+        "size": {"type": "integer", "minimum": 5,
+            "x-kubernetes-validations": [{"rule": "self != 1", "message": "never one"}]},
+        "other": {"type": "string"},
+        "map": {"type": "array", "items": item, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        "plain": {"type": "array", "items": {"type": "integer", "maximum": 3}},
+    }}}});
+    let schema = Schema::from_openapi(&schema).unwrap();
+    let old =
+        json!({"spec": {"must": 1, "size": 1, "map": [{"name": "a", "n": 9}, {"name": "b", "n": 1}], "plain": [9, 1]}});
+    let with = |key: &str, value: Value| {
+        let mut new = old.clone();
+        new["spec"][key] = value;
+        new
+    };
+    let rows = [
+        (with("other", json!("x")), vec![]),
+        (with("map", json!([{"name": "b", "n": 2}, {"name": "a", "n": 9}])), vec![]),
+        (with("map", json!([{"name": "a", "n": 8}])), vec!["spec.map[0].n"]),
+        (with("map", json!([{"name": "c", "n": 9}])), vec!["spec.map[0].n"]),
+        (with("plain", json!([9, 1, 2])), vec!["spec.plain[0]"]),
+        (with("size", json!(2)), vec!["spec.size"]),
+        (json!({"spec": {"size": 1}}), vec!["spec.must"]),
+    ];
+    for (new, want) in rows {
+        let causes = validate(Node::custom(&schema), &new, Some(&old));
+        assert_eq!(causes.iter().map(|cause| cause.field.as_str()).collect::<Vec<_>>(), want, "{new}");
+    }
+    assert!(!validate(Node::custom(&schema), &old, None).is_empty(), "new objects have no such right");
+}
