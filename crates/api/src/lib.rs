@@ -16,6 +16,7 @@ pub mod meta;
 pub mod pod;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod selector;
 pub mod status;

@@ -27,6 +27,7 @@ mod objects;
 mod openapi;
 mod paths;
 mod plane;
+mod quota;
 mod reader;
 mod render;
 pub mod request;

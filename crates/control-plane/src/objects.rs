@@ -18,6 +18,18 @@ pub(crate) enum Written {
     Done(Value),
     /// Somebody was faster; nothing was written.
     Raced,
+    /// A quota charged with it changed meanwhile; nothing was written.
+    Outrun,
+}
+
+impl Written {
+    /// The object as it is now, unless nothing was written.
+    pub fn done(self) -> Option<Value> {
+        match self {
+            Self::Done(object) => Some(object),
+            Self::Raced | Self::Outrun => None,
+        }
+    }
 }
 
 /// Reads an object in the version of `served`.
@@ -70,9 +82,9 @@ pub(crate) fn revision(object: &Value) -> Option<Revision> {
     object["metadata"]["resourceVersion"].as_str()?.parse().ok().map(Revision::new)
 }
 
-/// Writes a new object.
-pub(crate) async fn insert(store: &Store, served: &Served, key: Key, object: Value) -> Result<Written, Status> {
-    put(store, served, key, Expect::Absent, object).await
+/// The revision of an object that was read from the store.
+pub(crate) fn stored_revision(object: &Value) -> Result<Revision, Status> {
+    revision(object).ok_or_else(|| Status::internal("a stored object has no version"))
 }
 
 /// Replaces an object that was read at `revision`.
@@ -83,13 +95,29 @@ pub(crate) async fn replace(
     revision: Revision,
     object: Value,
 ) -> Result<Written, Status> {
-    put(store, served, key, Expect::Revision(revision), object).await
+    put(store, served, key, Expect::Revision(revision), object, Vec::new()).await
 }
 
-async fn put(store: &Store, served: &Served, key: Key, expect: Expect, mut object: Value) -> Result<Written, Status> {
+/// Writes an object, and `charge` with it: all of that or nothing.
+pub(crate) async fn put(
+    store: &Store,
+    served: &Served,
+    key: Key,
+    expect: Expect,
+    object: Value,
+    charge: Vec<Change>,
+) -> Result<Written, Status> {
+    commit(store, served, key.clone(), change(served, key, expect, object), charge).await
+}
+
+/// The replacement of an object that was read at `revision`, to be written together with others.
+pub(crate) fn replacement(served: &Served, key: Key, revision: Revision, object: Value) -> Change {
+    change(served, key, Expect::Revision(revision), object)
+}
+
+fn change(served: &Served, key: Key, expect: Expect, mut object: Value) -> Change {
     to_stored(served, &mut object);
-    let change = Change::put(key, expect, move |revision| encode(object, revision));
-    commit(store, served, change).await
+    Change::put(key, expect, move |revision| encode(object, revision))
 }
 
 /// Removes an object that was read at `revision`; watchers see `last`.
@@ -101,16 +129,24 @@ pub(crate) async fn remove(
     mut last: Value,
 ) -> Result<Written, Status> {
     to_stored(served, &mut last);
-    let change = Change::delete(key, Expect::Revision(revision), move |revision| encode(last, revision));
-    commit(store, served, change).await
+    let change = Change::delete(key.clone(), Expect::Revision(revision), move |revision| encode(last, revision));
+    commit(store, served, key, change, Vec::new()).await
 }
 
-async fn commit(store: &Store, served: &Served, change: Change) -> Result<Written, Status> {
-    match store.write(vec![change]).await {
+async fn commit(
+    store: &Store,
+    served: &Served,
+    key: Key,
+    change: Change,
+    charge: Vec<Change>,
+) -> Result<Written, Status> {
+    let changes = std::iter::once(change).chain(charge).collect();
+    match store.write(changes).await {
         Ok(committed) => {
             let entry = committed.entries.first().ok_or_else(|| Status::internal("the store lost a write"))?;
             decode(served, &entry.value).map(Written::Done)
         }
+        Err(WriteError::Conflict { key: other, .. }) if other != key => Ok(Written::Outrun),
         Err(WriteError::Conflict { .. }) => Ok(Written::Raced),
         Err(failure) => {
             error!(error = chain(&failure), "write failed");

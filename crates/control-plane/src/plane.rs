@@ -27,6 +27,7 @@ use crate::{
     crds,
     load::Load,
     metrics::Metrics,
+    quota,
     reader::Reader,
     resources::Catalog,
     rights,
@@ -119,7 +120,9 @@ impl ControlPlane {
         api.tasks.spawn(crds::run(Arc::clone(api), ready));
         // Told or dropped: either way the definitions were looked at.
         let _ = served.await;
-        bootstrap::run(api).await.map_err(failed("create the objects every cluster has"))
+        bootstrap::run(api).await.map_err(failed("create the objects every cluster has"))?;
+        api.tasks.spawn(quota::run(Arc::clone(api)));
+        Ok(())
     }
 
     /// Where clients connect.

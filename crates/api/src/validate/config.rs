@@ -116,15 +116,6 @@ pub(super) fn node(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-pub(super) fn quota(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = Path::Root.field("spec");
-    let path = spec.field("hard");
-    for (name, value) in entries(&object["spec"], "hard") {
-        named(name, names::qualified_name, &path, causes);
-        super::rules::amount(value, &path.key(name), causes);
-    }
-}
-
 pub(super) fn lease(object: &Value, causes: &mut Vec<Cause>) {
     let (spec, path) = (&object["spec"], &Path::Root.field("spec"));
     if let Some(duration) = integer(spec, "leaseDurationSeconds").filter(|duration| *duration <= 0) {

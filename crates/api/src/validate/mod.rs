@@ -5,11 +5,15 @@
 //! [`crate::strategy`]; types of fields are the schema's concern, so a field of the wrong type
 //! counts as missing here.
 
+mod autoscaler;
 mod config;
 mod extension;
+mod ingress;
+mod limits;
 mod metadata;
 pub mod names;
 mod network;
+mod network_policy;
 mod pod;
 mod rbac;
 mod rules;
@@ -77,18 +81,21 @@ fn judge(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut 
         ("apps", "controllerrevisions") => config::controller_revision(object, old, causes),
         ("batch", "jobs") => workload::job(object, old, causes),
         ("batch", "cronjobs") => workload::cron_job(object, causes),
-        ("autoscaling", "horizontalpodautoscalers") => workload::autoscaler(object, causes),
+        ("autoscaling", "horizontalpodautoscalers") => autoscaler::autoscaler(object, causes),
         ("", "services") => network::service(object, old, causes),
+        ("", "endpoints") => network::endpoints(object, causes),
         ("discovery.k8s.io", "endpointslices") => network::endpoint_slice(object, old, causes),
-        ("networking.k8s.io", "ingresses") => network::ingress(object, causes),
-        ("networking.k8s.io", "networkpolicies") => network::policy(object, causes),
+        ("networking.k8s.io", "ingresses") => ingress::ingress(object, causes),
+        ("networking.k8s.io", "ingressclasses") => ingress::class(object, old, causes),
+        ("networking.k8s.io", "networkpolicies") => network_policy::policy(object, causes),
         ("", "persistentvolumes") => storage::volume(object, causes),
         ("", "persistentvolumeclaims") => storage::claim(object, old, causes),
         ("storage.k8s.io", "storageclasses") => storage::class(object, old, causes),
         ("", "configmaps") => config::config_map(object, old, causes),
         ("", "secrets") => config::secret(object, old, causes),
         ("", "nodes") => config::node(object, causes),
-        ("", "resourcequotas") => config::quota(object, causes),
+        ("", "resourcequotas") => limits::quota(object, old, causes),
+        ("", "limitranges") => limits::range(object, causes),
         ("coordination.k8s.io", "leases") => config::lease(object, causes),
         ("node.k8s.io", "runtimeclasses") => config::runtime_class(object, old, causes),
         ("policy", "poddisruptionbudgets") => config::disruption_budget(object, causes),

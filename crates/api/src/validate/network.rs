@@ -1,4 +1,4 @@
-//! Services, endpoints, policies.
+//! Services and endpoints.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     metadata, names,
-    rules::{Seen, immutable, named, one_of, optional_name, port_number, port_or_name, required, required_one_of},
+    rules::{Seen, immutable, named, one_of, port_number, port_or_name, required, required_one_of},
 };
 use crate::value::{array, has, integer, text};
 
@@ -96,52 +96,51 @@ pub(super) fn endpoint_slice(object: &Value, old: Option<&Value>, causes: &mut V
     }
 }
 
-pub(super) fn ingress(object: &Value, causes: &mut Vec<Cause>) {
-    let (spec, path) = (&object["spec"], &Path::Root.field("spec"));
-    let list = path.field("rules");
-    let rules = array(spec, "rules");
-    if rules.is_empty() && !has(spec, "defaultBackend") {
-        let detail = "either `defaultBackend` or `rules` must be specified";
-        causes.push(Cause::invalid(path, &serde_json::json!([]), detail));
-    }
-    optional_name(spec, "ingressClassName", names::subdomain, path, causes);
-    for (index, rule) in rules.iter().enumerate() {
-        let rule_path = list.index(index);
-        let http = rule_path.field("http");
-        let paths = http.field("paths");
-        for (index, each) in array(&rule["http"], "paths").iter().enumerate() {
-            let path = paths.index(index);
-            required_one_of(each, "pathType", &["Exact", "ImplementationSpecific", "Prefix"], &path, causes);
-            if !has(&each["backend"], "service") && !has(&each["backend"], "resource") {
-                let detail = "cannot set neither resource nor service backends";
-                causes.push(Cause::required(path.field("backend"), detail));
+/// The older form of endpoints.
+pub(super) fn endpoints(object: &Value, causes: &mut Vec<Cause>) {
+    let list = Path::Root.field("subsets");
+    for (index, subset) in array(object, "subsets").iter().enumerate() {
+        let path = list.index(index);
+        let (ready, unready) = (array(subset, "addresses"), array(subset, "notReadyAddresses"));
+        if ready.is_empty() && unready.is_empty() {
+            causes.push(Cause::required(path, "must specify `addresses` or `notReadyAddresses`"));
+        }
+        for (field, addresses) in [("addresses", ready), ("notReadyAddresses", unready)] {
+            let list = path.field(field);
+            for (index, address) in addresses.iter().enumerate() {
+                endpoint_address(address, &list.index(index), causes);
             }
+        }
+        let list = path.field("ports");
+        let ports = array(subset, "ports");
+        for (index, port) in ports.iter().enumerate() {
+            let path = list.index(index);
+            match text(port, "name") {
+                "" if ports.len() > 1 => causes.push(Cause::required(path.field("name"), "")),
+                "" => {}
+                name => named(name, names::label, &path.field("name"), causes),
+            }
+            port_number(integer(port, "port").unwrap_or(0), &path.field("port"), causes);
+            required_one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);
         }
     }
 }
 
-pub(super) fn policy(object: &Value, causes: &mut Vec<Cause>) {
-    let (spec, path) = (&object["spec"], &Path::Root.field("spec"));
-    metadata::selector(&spec["podSelector"], &path.field("podSelector"), causes);
-    for direction in ["ingress", "egress"] {
-        let list = path.field(direction);
-        for (index, rule) in array(spec, direction).iter().enumerate() {
-            let rule_path = list.index(index);
-            let ports = rule_path.field("ports");
-            for (index, port) in array(rule, "ports").iter().enumerate() {
-                let path = ports.index(index);
-                one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &path, causes);
-                if has(port, "port") {
-                    port_or_name(&port["port"], &path.field("port"), causes);
-                }
-            }
+fn endpoint_address(address: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
+    let path = path.field("ip");
+    let given = text(address, "ip");
+    match given.parse::<IpAddr>() {
+        Err(_) => {
+            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            causes.push(Cause::invalid(path, &given.into(), detail));
         }
-    }
-    let list = path.field("policyTypes");
-    for (index, kind) in array(spec, "policyTypes").iter().enumerate() {
-        if !matches!(kind.as_str(), Some("Ingress" | "Egress")) {
-            causes.push(Cause::not_supported(list.index(index), kind, &["Egress", "Ingress"]));
+        Ok(ip) if ip.is_unspecified() => {
+            causes.push(Cause::invalid(path, &given.into(), "may not be unspecified (0.0.0.0 or ::)"));
         }
+        Ok(ip) if ip.is_loopback() => {
+            causes.push(Cause::invalid(path, &given.into(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"));
+        }
+        Ok(_) => {}
     }
 }
 
@@ -176,5 +175,28 @@ mod tests {
             |address: &str| json!({"metadata": {"name": "x"}, "spec": {"clusterIP": address, "ports": [{"port": 1}]}});
         let found = wrong_change("", "services", &service("10.0.0.1"), &service("10.0.0.2"));
         assert_eq!(found, ["spec.clusterIPs[0]: Invalid value: \"10.0.0.2\": may not change once set"]);
+    }
+
+    #[test]
+    fn endpoints_are_judged() {
+        let rows = [
+            (json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}), ""),
+            (json!({}), "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"),
+            (
+                json!({"addresses": [{"ip": "127.0.0.1"}]}),
+                "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            ),
+            (
+                json!({"notReadyAddresses": [{"ip": "x"}]}),
+                "subsets[0].notReadyAddresses[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ),
+            (
+                json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 0}]}),
+                "subsets[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
+        ];
+        for (subset, want) in rows {
+            assert_eq!(wrong("", "endpoints", json!({"subsets": [subset]})).join("; "), want, "{subset}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     selector::LabelSelector,
-    value::{array, has, integer, text},
+    value::{has, integer, text},
 };
 
 /// A template of pods that are always restarted.
@@ -241,27 +241,6 @@ fn schedule_problem(schedule: &str) -> Option<String> {
     }
     let strange = |field: &&&str| !field.bytes().all(|c| c.is_ascii_alphanumeric() || b"*/,-?".contains(&c));
     fields.iter().find(strange).map(|field| format!("failed to parse {field}"))
-}
-
-pub(super) fn autoscaler(object: &Value, causes: &mut Vec<Cause>) {
-    let (spec, path) = (&object["spec"], &Path::Root.field("spec"));
-    let max = integer(spec, "maxReplicas").unwrap_or(0);
-    if max < 1 {
-        causes.push(Cause::invalid(path.field("maxReplicas"), &max.into(), "must be greater than 0"));
-    }
-    if let Some(min) = integer(spec, "minReplicas").filter(|min| *min < 1) {
-        causes.push(Cause::invalid(path.field("minReplicas"), &min.into(), "must be greater than or equal to 1"));
-    }
-    if integer(spec, "minReplicas").is_some_and(|min| min > max) {
-        let detail = "must be greater than or equal to `minReplicas`";
-        causes.push(Cause::invalid(path.field("maxReplicas"), &max.into(), detail));
-    }
-    let target = path.field("scaleTargetRef");
-    required(&spec["scaleTargetRef"], "kind", &target, causes);
-    required(&spec["scaleTargetRef"], "name", &target, causes);
-    for (index, metric) in array(spec, "metrics").iter().enumerate() {
-        required(metric, "type", &path.field("metrics").index(index), causes);
-    }
 }
 
 #[cfg(test)]

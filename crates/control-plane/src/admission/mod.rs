@@ -77,12 +77,12 @@ impl Attributes<'_> {
     }
 
     /// Whether one of these is done to objects of a built-in kind themselves.
-    fn is(&self, operations: &[Operation], group: &str, plural: &str) -> bool {
+    pub(crate) fn is(&self, operations: &[Operation], group: &str, plural: &str) -> bool {
         operations.contains(&self.operation) && self.is_main(group, plural)
     }
 
     /// 403: `pods "x" is forbidden: why`.
-    fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+    pub(crate) fn forbidden(&self, why: impl std::fmt::Display) -> Status {
         Status::forbidden(self.resource, self.name, why)
     }
 }

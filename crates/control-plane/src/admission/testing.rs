@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use osc_access::Identity;
 use osc_api::{Resource, builtin};
-use osc_store::{Options, Store};
+use osc_store::{Expect, Options, Store};
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
@@ -45,7 +45,7 @@ impl World {
         let served = snapshot.find_kind(object["apiVersion"].as_str().unwrap(), kind).unwrap();
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
         let key = served.key(text("namespace"), text("name")).unwrap();
-        objects::insert(&self.store, served, key, object.clone()).await.unwrap();
+        objects::put(&self.store, served, key, Expect::Absent, object.clone(), Vec::new()).await.unwrap();
     }
 
     /// A request of the world's user about `object` of a resource such as `pods` or `apps/deployments`.

@@ -68,6 +68,8 @@ pub struct ResourcePath {
     pub name: String,
     /// Subresource, or empty.
     pub subresource: String,
+    /// Whether the path itself asks for a watch, in the way of old clients: `/api/v1/watch/pods`.
+    pub watch: bool,
 }
 
 impl ResourcePath {
@@ -75,7 +77,8 @@ impl ResourcePath {
     pub fn verb(&self, method: &Method, watch: bool) -> Option<Verb> {
         let one = !self.name.is_empty();
         Some(match *method {
-            Method::GET | Method::HEAD if watch && self.subresource.is_empty() => Verb::Watch,
+            Method::GET | Method::HEAD if (watch || self.watch) && self.subresource.is_empty() => Verb::Watch,
+            _ if self.watch => return None,
             Method::GET | Method::HEAD if one => Verb::Get,
             Method::GET | Method::HEAD => Verb::List,
             Method::POST => Verb::Create,
@@ -118,10 +121,19 @@ impl Path {
             ["apis", group] => Self::Group((*group).into()),
             ["api", version] => Self::GroupVersion(String::new(), (*version).into()),
             ["apis", group, version] => Self::GroupVersion((*group).into(), (*version).into()),
+            ["api", version, "watch", rest @ ..] if !rest.is_empty() => watched(resource("", version, rest)),
+            ["apis", group, version, "watch", rest @ ..] if !rest.is_empty() => watched(resource(group, version, rest)),
             ["api", version, rest @ ..] => resource("", version, rest),
             ["apis", group, version, rest @ ..] => resource(group, version, rest),
             _ => Self::Other,
         }
+    }
+}
+
+fn watched(path: Path) -> Path {
+    match path {
+        Path::Resource(path) if path.subresource.is_empty() => Path::Resource(ResourcePath { watch: true, ..path }),
+        _ => Path::Other,
     }
 }
 
@@ -213,6 +225,7 @@ mod tests {
     fn methods_become_verbs() {
         let one = ResourcePath { name: "p".into(), ..ResourcePath::default() };
         let all = ResourcePath::default();
+        let old = ResourcePath { watch: true, ..ResourcePath::default() };
         let table = [
             (&one, Method::GET, false, Some(Verb::Get)),
             (&one, Method::GET, true, Some(Verb::Watch)),
@@ -225,6 +238,8 @@ mod tests {
             (&one, Method::DELETE, false, Some(Verb::Delete)),
             (&all, Method::DELETE, false, Some(Verb::DeleteCollection)),
             (&one, Method::TRACE, false, None),
+            (&old, Method::GET, false, Some(Verb::Watch)),
+            (&old, Method::POST, false, None),
         ];
         for (path, method, watch, want) in table {
             assert_eq!(path.verb(&method, watch), want, "{method} {path:?} {watch}");

@@ -5,11 +5,7 @@ use osc_api::{meta, status::Status, strategy};
 use serde_json::Value;
 
 use super::{Intent, shape};
-use crate::{
-    admission::Operation,
-    kinds,
-    objects::{self, Written},
-};
+use crate::{admission::Operation, kinds, objects, quota};
 
 /// Names tried for one `generateName` before giving up.
 const NAMES_TRIED: usize = 8;
@@ -65,16 +61,16 @@ async fn once(intent: &Intent<'_>, mut object: Value) -> Result<Value, Status> {
     intent.own(None, &mut object);
     intent.check(&object, None)?;
     (intent.warn)(intent.api.admission.validate(&attributes, Some(&object), None).await?);
-    let key = served.key(intent.namespace, &name)?;
     let taken = || Status::already_exists(&served.resource, &name);
     if intent.options.dry_run {
+        quota::charge(intent.api, &attributes, &object, None).await?;
         return match objects::read(&intent.api.store, served, intent.namespace, &name)? {
             Some(_) => Err(taken()),
             None => Ok(object),
         };
     }
-    match objects::insert(&intent.api.store, served, key, object).await? {
-        Written::Done(object) => Ok(object),
-        Written::Raced => Err(taken()),
+    match quota::write(intent.api, served, &attributes, object, None).await? {
+        Some(object) => Ok(object),
+        None => Err(taken()),
     }
 }

@@ -5,12 +5,7 @@ use osc_api::{meta, status::Status};
 use serde_json::{Value, json};
 
 use super::{Intent, shape};
-use crate::{
-    admission::Operation,
-    kinds,
-    objects::{self, Written},
-    request::query::Propagation,
-};
+use crate::{admission::Operation, kinds, objects, request::query::Propagation};
 
 /// Races lost in a row before giving up.
 const RACES: usize = 100;
@@ -81,21 +76,16 @@ async fn once(intent: &Intent<'_>, old: Value, options: &DeleteOptions) -> Resul
     }
     let served = intent.served;
     let key = served.key(intent.namespace, intent.name)?;
-    let revision = objects::revision(&old).ok_or_else(|| Status::internal("a stored object has no version"))?;
+    let revision = objects::stored_revision(&old)?;
     if grace == 0 && kinds::may_go(&served.resource, &new) {
         let written = objects::remove(&intent.api.store, served, key, revision, new).await?;
-        return Ok(match written {
-            Written::Done(object) => Some(Deleted::Gone(object)),
-            Written::Raced => None,
-        });
+        return Ok(written.done().map(Deleted::Gone));
     }
     if new == old {
         return Ok(Some(Deleted::Pending(old)));
     }
-    Ok(match objects::replace(&intent.api.store, served, key, revision, new).await? {
-        Written::Done(object) => Some(Deleted::Pending(object)),
-        Written::Raced => None,
-    })
+    let written = objects::replace(&intent.api.store, served, key, revision, new).await?;
+    Ok(written.done().map(Deleted::Pending))
 }
 
 /// Notes in the object that it is to go, and returns the seconds it has left.

@@ -5,9 +5,8 @@ use serde_json::{Map, Value};
 
 use super::{Intent, shape};
 use crate::{
-    admission::Operation,
-    kinds,
-    objects::{self, Written},
+    admission::{Attributes, Operation},
+    kinds, objects, quota,
 };
 
 /// Races lost in a row before a writer that insists on no version gives up.
@@ -64,7 +63,7 @@ async fn once(intent: &Intent<'_>, old: Value, wanted: Value) -> Result<Option<V
     intent.own(Some(&old), &mut new);
     intent.check(&new, Some(&old))?;
     (intent.warn)(intent.api.admission.validate(&attributes, Some(&new), Some(&old)).await?);
-    store(intent, &old, new).await
+    store(intent, &attributes, &old, new).await
 }
 
 /// What this endpoint lets through of the wanted state, in proper shape.
@@ -116,22 +115,24 @@ fn with_only(old: &Value, new: &Value, field: &str) -> Value {
 }
 
 /// Writes the new state, or removes the object if only its finalizers held it.
-async fn store(intent: &Intent<'_>, old: &Value, new: Value) -> Result<Option<Value>, Status> {
-    let served = intent.served;
-    let store = &intent.api.store;
+async fn store(
+    intent: &Intent<'_>,
+    attributes: &Attributes<'_>,
+    old: &Value,
+    new: Value,
+) -> Result<Option<Value>, Status> {
+    let (api, served) = (intent.api, intent.served);
     let gone = kinds::may_go(&served.resource, &new);
-    if intent.options.dry_run || (new == *old && !gone) {
+    if new == *old && !gone {
         return Ok(Some(new));
     }
-    let revision = objects::revision(old).ok_or_else(|| Status::internal("a stored object has no version"))?;
+    if intent.options.dry_run {
+        quota::charge(api, attributes, &new, Some(old)).await?;
+        return Ok(Some(new));
+    }
+    if !gone {
+        return quota::write(api, served, attributes, new, Some(old)).await;
+    }
     let key = served.key(intent.namespace, intent.name)?;
-    let written = if gone {
-        objects::remove(store, served, key, revision, new).await?
-    } else {
-        objects::replace(store, served, key, revision, new).await?
-    };
-    Ok(match written {
-        Written::Done(object) => Some(object),
-        Written::Raced => None,
-    })
+    Ok(objects::remove(&api.store, served, key, objects::stored_revision(old)?, new).await?.done())
 }

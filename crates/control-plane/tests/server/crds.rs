@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::common::{Cluster, widgets};
+use crate::common::{Cluster, PATIENCE, widgets};
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com";
@@ -151,5 +151,32 @@ async fn bad_definitions_are_refused_and_rivals_wait() {
     assert!(!established(&crd), "{}", crd["status"]);
     cluster.delete(CRD).await;
     cluster.until(&path, |_, crd| established(crd)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn stricter_definitions_leave_old_objects_changeable() {
+    let cluster = Cluster::start().await;
+    cluster.create(CRDS, widgets()).await;
+    cluster.until(WIDGETS, |code, _| code == 200).await;
+    cluster.create(WIDGETS, widget("w", json!({"size": 9}))).await;
+    let mut versions = widgets()["spec"]["versions"].clone();
+    let spec = &mut versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["properties"]["size"]["maximum"] = json!(5);
+    spec["x-kubernetes-validations"][0]["rule"] = json!("self.size < 4");
+    assert_eq!(cluster.merge(CRD, json!({"spec": {"versions": versions}})).await.0, 200);
+    let dry_run = format!("{WIDGETS}?dryRun=All");
+    let stricter = async {
+        while cluster.call(Method::POST, &dry_run, widget("x", json!({"size": 9}))).await.0 != 422 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, stricter).await.expect("the new schema is used");
+    let one = format!("{WIDGETS}/w");
+    assert_eq!(cluster.merge(&one, json!({"metadata": {"labels": {"a": "b"}}})).await.0, 200);
+    let (code, status) = cluster.merge(&one, json!({"spec": {"size": 8}})).await;
+    assert_eq!((code, &status["details"]["causes"][0]["field"]), (422, &json!("spec.size")));
+    let (code, status) = cluster.merge(&one, json!({"spec": {"colour": "blue"}})).await;
+    assert_eq!(code, 422, "the rule is about all of spec, which changes: {status}");
     cluster.stop().await;
 }

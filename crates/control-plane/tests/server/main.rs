@@ -12,6 +12,7 @@ mod kube_rs;
 mod kubectl;
 mod objects;
 mod process;
+mod quotas;
 mod streams;
 mod watching;
 mod websocket;

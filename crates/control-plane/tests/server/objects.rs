@@ -333,3 +333,16 @@ async fn everything_is_there_after_a_restart() {
     drop(watch);
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn pods_are_not_resized_in_place() {
+    let cluster = Cluster::start().await;
+    cluster.create(PODS, pod("p")).await;
+    // As in a cluster that does not know the subresource: clients tell their users so.
+    let (code, status) = cluster.merge(&format!("{PODS}/p/resize"), json!({"spec": {}})).await;
+    assert_eq!((code, &status["reason"]), (404, &json!("NotFound")));
+    let (_, resources) = cluster.get("/api/v1").await;
+    let names = resources["resources"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap());
+    assert!(!names.into_iter().any(|name| name == "pods/resize"));
+    cluster.stop().await;
+}

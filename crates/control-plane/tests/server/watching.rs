@@ -4,7 +4,7 @@ use http::{Method, Request, header::ACCEPT};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::common::{self, Cluster, config_map, pod};
+use crate::common::{self, Cluster, config_map, deployment, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -150,5 +150,23 @@ async fn tables_and_metadata_are_lists_and_watches_too() {
     );
     assert!(list["items"][0].get("spec").is_none());
     assert_eq!(ask(PODS.into(), "application/vnd.kubernetes.protobuf").await.status(), 406);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn old_clients_ask_for_watches_in_the_path() {
+    let cluster = Cluster::start().await;
+    let mut all = cluster.watch("/api/v1/watch/configmaps").await;
+    let mut namespaced = cluster.watch("/api/v1/watch/namespaces/default/configmaps").await;
+    let mut one = cluster.watch("/api/v1/watch/namespaces/default/configmaps/b").await;
+    let mut deployments = cluster.watch("/apis/apps/v1/watch/deployments").await;
+    for name in ["a", "b"] {
+        cluster.create(MAPS, config_map(name)).await;
+    }
+    cluster.create("/apis/apps/v1/namespaces/default/deployments", deployment("d")).await;
+    assert_eq!((all.brief().await.as_str(), namespaced.brief().await.as_str()), ("ADDED a", "ADDED a"));
+    assert_eq!((one.brief().await.as_str(), deployments.brief().await.as_str()), ("ADDED b", "ADDED d"));
+    assert_eq!(cluster.call(Method::POST, "/api/v1/watch/configmaps", json!({})).await.0, 405);
+    assert_eq!(cluster.get("/api/v1/watch/nosuch").await.0, 404);
     cluster.stop().await;
 }
