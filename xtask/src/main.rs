@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// What each crate may depend on inside the workspace. Arrows point down:
 /// leaves first, binaries last. `osc-testkit` is for `dev-dependencies` only, and
-/// tests may bring in the API server with its identities.
+/// tests may bring in the API server with its identities and controllers.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-agent-protocol", &[]),
     ("osc-guest-image", &["osc-agent-protocol"]),
@@ -42,7 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-xtask", &[]),
 ];
 
-const TEST_ONLY: [&str; 3] = ["osc-access", "osc-control-plane", "osc-testkit"];
+const TEST_ONLY: [&str; 4] = ["osc-access", "osc-control-plane", "osc-controllers", "osc-testkit"];
 
 #[derive(Deserialize)]
 struct Metadata {

@@ -1,0 +1,8 @@
+//! The operator against the real control plane. Only what configures machines is played:
+//! the tests move pools and nodes by hand, state by state.
+
+mod admission;
+mod faults;
+mod kit;
+mod life;
+mod manifests;
