@@ -13,6 +13,7 @@
 //!  node ──────────┘      (controller)     └─► conditions of the pool ◄─────┘
 //! ```
 
+pub mod controller;
 pub mod daemon;
 pub mod ignition;
 pub mod names;
@@ -21,6 +22,7 @@ pub mod pools;
 pub mod reconcile;
 pub mod render;
 pub mod selector;
+pub mod service;
 pub mod spec;
 
 /// An error with its causes, for log fields and conditions.

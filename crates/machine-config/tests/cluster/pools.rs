@@ -1,0 +1,172 @@
+//! Rendering and rollout, with played daemons.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, ResourceExt,
+    api::DeleteParams,
+    runtime::{WatchStreamExt, watcher},
+};
+use osc_machine_config::names;
+use osc_objects::MachineConfigPool;
+use serde_json::json;
+
+use crate::kit::{Cluster, FAILS, STUCK, note};
+
+#[tokio::test]
+async fn rows_1_5_6_12_and_30_a_pool_follows_its_configurations() {
+    let mut cluster = Cluster::played(0).await;
+    // Row 6: nothing to render from.
+    let pool = cluster.until(&cluster.pools, "worker", |pool| pool.is("RenderDegraded") && pool.is("Degraded")).await;
+    assert!(pool.condition("RenderDegraded").unwrap().message.contains("no MachineConfig matches"));
+    let edges = record_updating(&mut cluster);
+    // Row 1: no nodes.
+    cluster.file("00-worker", "worker", "/etc/a", "1").await;
+    let pool = cluster.until_updated("worker", 0).await;
+    assert!(!pool.is("Updating") && !pool.is("Degraded") && !pool.is("RenderDegraded"));
+    let first = pool.target().unwrap().to_owned();
+    let rendered = cluster.configs.get(&first).await.unwrap();
+    assert_eq!(rendered.owner_references()[0].name, "worker");
+    assert!(rendered.annotations().contains_key(names::GENERATED_BY));
+    // Row 30: a late node.
+    cluster.node("n1", "worker").await;
+    cluster.until_updated("worker", 1).await;
+    assert_eq!(note(&cluster.nodes.get("n1").await.unwrap(), names::CURRENT), first);
+    // Row 5: one byte; the reached configuration follows the node.
+    cluster.annotate("n1", STUCK, Some("x")).await;
+    cluster.file("00-worker", "worker", "/etc/a", "2").await;
+    let second = cluster.until_retargeted("worker", &first).await;
+    let pool = cluster.until(&cluster.pools, "worker", |pool| pool.is("Updating")).await;
+    assert_eq!(pool.status.unwrap().configuration.unwrap().name, first);
+    let node = cluster.until(&cluster.nodes, "n1", |node| note(node, names::STATE) == "Working").await;
+    assert!(node.spec.unwrap().taints.is_none(), "the taint goes once the node is targeted");
+    cluster.annotate("n1", STUCK, None).await;
+    cluster.until_updated("worker", 1).await;
+    // Row 12: paused.
+    cluster.change(&cluster.pools, "worker", json!({"spec": {"paused": true}})).await;
+    cluster.file("00-worker", "worker", "/etc/a", "3").await;
+    let third = cluster.until_retargeted("worker", &second).await;
+    let still = |pool: &MachineConfigPool| !pool.is("Updated") && !pool.is("Updating");
+    cluster.until(&cluster.pools, "worker", still).await;
+    let tainted =
+        |node: &Node| node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|t| t.key == names::TAINT);
+    let node = cluster.until(&cluster.nodes, "n1", tainted).await;
+    assert_eq!(note(&node, names::DESIRED), second);
+    cluster.change(&cluster.pools, "worker", json!({"spec": {"paused": false}})).await;
+    cluster.until_updated("worker", 1).await;
+    let node = cluster.until(&cluster.nodes, "n1", |node| !tainted(node)).await;
+    assert_eq!(note(&node, names::CURRENT), third);
+    // Row 4: the same content again is the same name and no rollout.
+    cluster.file("00-worker", "worker", "/etc/a", "2").await;
+    assert_eq!(cluster.until_retargeted("worker", &third).await, second);
+    cluster.until_updated("worker", 1).await;
+    let seen = edges.lock().unwrap().clone();
+    assert_eq!(seen, BTreeSet::from([first, second, third]), "every target was announced");
+    cluster.stop().await;
+}
+
+/// Targets during which pool `worker` was seen updating.
+fn record_updating(cluster: &mut Cluster) -> Arc<Mutex<BTreeSet<String>>> {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let (log, stop) = (seen.clone(), cluster.stopped());
+    let only = watcher::Config::default().fields("metadata.name=worker");
+    let pools: Api<MachineConfigPool> = cluster.pools.clone();
+    cluster.also(tokio::spawn(async move {
+        let mut events = std::pin::pin!(watcher(pools, only).default_backoff().applied_objects());
+        loop {
+            let pool = tokio::select! {
+                () = stop.cancelled() => return,
+                pool = events.next() => pool,
+            };
+            if let Some(Ok(pool)) = pool
+                && pool.is("Updating")
+            {
+                log.lock().unwrap().extend(pool.target().map(str::to_owned));
+            }
+        }
+    }));
+    seen
+}
+
+#[tokio::test]
+async fn row_10_never_more_than_allowed_are_away() {
+    let mut cluster = Cluster::played(5).await;
+    cluster.change(&cluster.pools, "worker", json!({"spec": {"maxUnavailable": 2}})).await;
+    let most = Arc::new(Mutex::new(0));
+    let (log, stop, nodes) = (most.clone(), cluster.stopped(), cluster.nodes.clone());
+    cluster.also(tokio::spawn(async move {
+        let mut away = BTreeSet::new();
+        let mut events = std::pin::pin!(watcher(nodes, watcher::Config::default()).default_backoff().applied_objects());
+        loop {
+            let node = tokio::select! {
+                () = stop.cancelled() => return,
+                node = events.next() => node,
+            };
+            let Some(Ok(node)) = node else { continue };
+            if note(&node, names::CURRENT) == note(&node, names::DESIRED) {
+                away.remove(&node.name_any());
+            } else {
+                away.insert(node.name_any());
+            }
+            let mut most = log.lock().unwrap();
+            *most = (*most).max(away.len());
+        }
+    }));
+    for text in ["1", "2", "3"] {
+        let old = cluster.pools.get("worker").await.unwrap().target().unwrap_or_default().to_owned();
+        cluster.file("00-worker", "worker", "/etc/a", text).await;
+        cluster.until_retargeted("worker", &old).await;
+        cluster.until_updated("worker", 5).await;
+    }
+    let most = *most.lock().unwrap();
+    assert!((1..=2).contains(&most), "{most} at once");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn rows_3_7_8_and_29_custom_pools_take_nodes_and_give_them_back() {
+    let cluster = Cluster::played(2).await;
+    cluster.file("00-worker", "worker", "/etc/a", "worker").await;
+    cluster.kata_pool().await;
+    cluster.config("50-kata", "kata-oc", json!({"extensions": ["sandboxed-containers"]})).await;
+    cluster.until_updated("worker", 2).await;
+    cluster.until_updated("kata-oc", 0).await;
+    let label = |value| json!({"metadata": {"labels": {"node-role.kubernetes.io/kata-oc": value}}});
+    cluster.change(&cluster.nodes, "n1", label(json!(""))).await;
+    let kata = cluster.until_updated("kata-oc", 1).await.target().unwrap().to_owned();
+    cluster.until_updated("worker", 1).await;
+    assert_eq!(note(&cluster.nodes.get("n1").await.unwrap(), names::CURRENT), kata);
+    assert_eq!(cluster.configs.get(&kata).await.unwrap().spec.extensions, Some(vec!["sandboxed-containers".into()]));
+    // Row 29: a bad configuration is cured by a better one.
+    let targets: Vec<String> = kata_targets(&cluster, &kata).await;
+    cluster.until(&cluster.nodes, "n1", |node| note(node, names::CURRENT) == targets[1]).await;
+    let pool = cluster.until_updated("kata-oc", 1).await;
+    assert!(!pool.is("Degraded"));
+    // Back to worker, and the pool can go.
+    cluster.change(&cluster.nodes, "n1", label(json!(null))).await;
+    cluster.until_updated("kata-oc", 0).await;
+    let worker = cluster.until_updated("worker", 2).await.target().unwrap().to_owned();
+    cluster.until(&cluster.nodes, "n1", |node| note(node, names::CURRENT) == worker).await;
+    cluster.pools.delete("kata-oc", &DeleteParams::default()).await.unwrap();
+    cluster.stop().await;
+}
+
+/// Breaks the pool's node with one target and cures it with the next.
+async fn kata_targets(cluster: &Cluster, old: &str) -> Vec<String> {
+    // Held back until the node knows what it shall fail on.
+    cluster.change(&cluster.pools, "kata-oc", json!({"spec": {"paused": true}})).await;
+    cluster.file("60-kata", "kata-oc", "/etc/a", "bad").await;
+    let bad = cluster.until_retargeted("kata-oc", old).await;
+    cluster.annotate("n1", FAILS, Some(&bad)).await;
+    cluster.change(&cluster.pools, "kata-oc", json!({"spec": {"paused": false}})).await;
+    let pool = cluster.until(&cluster.pools, "kata-oc", |pool| pool.is("Degraded")).await;
+    assert!(pool.condition("Degraded").unwrap().message.contains(r#"Node n1 is reporting: "it is bad""#));
+    cluster.file("60-kata", "kata-oc", "/etc/a", "good").await;
+    let good = cluster.until_retargeted("kata-oc", &bad).await;
+    vec![bad, good]
+}
