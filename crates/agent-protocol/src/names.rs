@@ -6,6 +6,18 @@ pub const AGENT_PORT: u32 = 1024;
 pub const LOG_PORT: u32 = 1025;
 /// vsock port of the debug console, when enabled.
 pub const DEBUG_CONSOLE_PORT: u32 = 1026;
+/// vsock port of the relay into the pod's loopback addresses, for port-forward.
+/// An extension: other agents do not serve it, and runtimes do without.
+///
+/// The host sends a TCP port, two bytes, most significant first. The guest answers
+/// [`RELAY_CONNECTED`] once something of the pod took the connection, after which
+/// bytes go both ways and each end may be done before the other; any other answer
+/// is a refusal, and the stream ends.
+pub const RELAY_PORT: u32 = 1030;
+/// The relay's answer when the connection stands.
+pub const RELAY_CONNECTED: u8 = 0;
+/// The relay's answer when nothing of the pod listens on the port.
+pub const RELAY_REFUSED: u8 = 1;
 
 /// virtio-fs tag of the tree the host shares with the guest.
 pub const SHARE_TAG: &str = "kataShared";

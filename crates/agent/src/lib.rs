@@ -22,6 +22,7 @@ pub mod guest;
 pub mod log;
 pub mod metrics;
 pub mod network;
+mod relay;
 pub mod rpc;
 mod run;
 pub mod sandbox;

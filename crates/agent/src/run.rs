@@ -12,6 +12,7 @@ use crate::{
     container::{self, Launcher, reaper::Reaper},
     device::{Devices, Uevents},
     log::Log,
+    relay,
     rpc::{ServeError, Service, serve},
     sandbox::Sandbox,
 };
@@ -63,6 +64,7 @@ pub async fn run(config: Config, log: &Log, init: bool) -> Result<(), RunError> 
 
     // None of these is needed to answer the first request.
     in_background("device announcements", async move { uevents.listen().await });
+    in_background("relay", relay::serve(names::RELAY_PORT));
     if config.log_port != 0 {
         let log = log.clone();
         in_background("log port", async move { log.serve(config.log_port).await });

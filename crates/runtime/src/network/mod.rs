@@ -18,7 +18,10 @@ use std::{
 use osc_agent_protocol::types;
 use rtnetlink::packet_route::{neighbour::NeighbourMessage, route::RouteMessage};
 
-pub use self::error::NetworkError;
+pub use self::{
+    error::NetworkError,
+    forward::{Forward, ForwardError},
+};
 use self::{
     guest::Seen,
     link::{Link, tap_name},
@@ -28,6 +31,7 @@ use self::{
 use crate::{config::NetworkModel, deadline::Deadline, qemu::Nic};
 
 mod error;
+mod forward;
 mod guest;
 mod link;
 mod macvtap;
@@ -36,7 +40,7 @@ mod sys;
 mod tap;
 mod tcfilter;
 #[cfg(test)]
-mod tests;
+pub(in crate::network) mod tests;
 
 /// How often an empty namespace is looked at while hooks may still fill it.
 const RESCAN: Duration = Duration::from_millis(50);

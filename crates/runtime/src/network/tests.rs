@@ -35,9 +35,10 @@ fn sh(line: &str) -> String {
 }
 
 /// A pod's namespace, and one at the other end of its wire.
-struct Pod {
+pub(in crate::network) struct Pod {
     name: String,
-    path: PathBuf,
+    /// Where it is.
+    pub(in crate::network) path: PathBuf,
 }
 
 impl Pod {
@@ -49,7 +50,7 @@ impl Pod {
         Self { name, path }
     }
 
-    fn new() -> Self {
+    pub(in crate::network) fn new() -> Self {
         let pod = Self::empty();
         pod.plug();
         pod

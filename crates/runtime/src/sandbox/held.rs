@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::Mib,
     deadline::Deadline,
-    network::Network,
+    network::{Forward, Network},
     qemu::{self, Accelerator, Machine, Running},
     share::{DaemonError, Virtiofsd},
     spec::Size,
@@ -33,6 +33,7 @@ pub(super) struct Held {
     pub virtiofsd: Option<Virtiofsd>,
     pub network: Option<Network>,
     pub vsock: Option<Vsock>,
+    pub forward: Option<Forward>,
     machine: Option<Machine<Running>>,
     vcpus: u32,
     accelerator: Option<Accelerator>,
@@ -128,6 +129,7 @@ impl Held {
     }
 
     async fn release_processes(&mut self, by: Deadline) {
+        self.forward = None;
         if let Some(machine) = self.machine.take()
             && let Err(failures) = machine.stop(by).await
         {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use osc_agent_protocol::{Kind, agent::GetOOMEventRequest, kind::chain};
+use osc_agent_protocol::{Kind, agent::GetOOMEventRequest, kind::chain, names};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -16,11 +16,12 @@ use super::{
     error::SandboxError,
     held::{self, End, Held, LAST_WORDS},
     identity::Identity,
+    links::Place,
     monitor,
     phase::Cause,
     record::{Record, Stage},
 };
-use crate::{deadline::Deadline, id::ContainerId, share::Share, spec::Size};
+use crate::{config::NetworkModel, deadline::Deadline, id::ContainerId, network::Forward, share::Share, spec::Size};
 
 /// How often the agent is asked whether it serves. A broken connection shows by
 /// itself; this finds a guest that hangs.
@@ -106,6 +107,7 @@ impl Owner {
             Some(Ok((agent, pid))) => {
                 self.announce(agent, pid);
                 self.place_vcpus();
+                self.forward_ports();
                 self.supervise().await
             }
         };
@@ -156,6 +158,16 @@ impl Owner {
         let Some(group) = self.record.cgroups.last() else { return };
         if let Err(error) = self.shared.cgroups.place_threads(group, &self.held.vcpu_threads()) {
             tracing::warn!(group = %group.display(), error = chain(&error), "processors are not charged to the pod");
+        }
+    }
+
+    /// Lets the engine reach the pod's loopback addresses, as far as the pod has a
+    /// network an engine can find.
+    fn forward_ports(&mut self) {
+        let request = &self.shared.request;
+        let wired = request.config.runtime.network != NetworkModel::None;
+        if let (true, Ok(Place::Given(netns)), Some(vsock)) = (wired, Place::of(request), &self.held.vsock) {
+            self.held.forward = Some(Forward::start(netns, vsock.address(names::RELAY_PORT)));
         }
     }
 
