@@ -134,7 +134,11 @@ impl Drain {
                 continue;
             }
             if !close || self.evict().await? == 0 {
-                return self.applied(&node).await;
+                match self.applied(&node).await {
+                    // Somebody changed the node after it was looked at.
+                    Err(error) if error.is_conflict() => continue,
+                    other => return other,
+                }
             }
             sleep(self.options.drain_poll).await;
         }
@@ -171,16 +175,11 @@ impl Drain {
 
     /// Records success, but only for the node as it was seen: cordoned and empty.
     async fn applied(&self, node: &Node) -> Result<(), ControllerError> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        let (nodes, params): (Api<Node>, _) = (Api::all(self.client.clone()), patching());
         let patch = Patch::Merge(json!({"metadata": {"annotations": {names::APPLIED_DRAIN: self.request},
             "resourceVersion": node.resource_version()}}));
-        let done =
-            ask("record the drain of", format!("node {}", self.name), nodes.patch(&self.name, &patching(), &patch))
-                .await;
-        match done {
-            Err(error) if error.is_conflict() => Box::pin(self.attempt()).await,
-            other => other.map(drop),
-        }
+        let request = nodes.patch(&self.name, &params, &patch);
+        ask("record the drain of", format!("node {}", self.name), request).await.map(drop)
     }
 }
 

@@ -126,16 +126,23 @@ pub fn wanted(
         let linked = |file: &str| store.current().join(file);
         let runtime =
             Runtime { shim: host.real(linked(payload::SHIM)), config: host.real(linked(payload::CONFIGURATION)) };
-        let managed = |path: &Path| {
-            record.owned.contains_key(path) && record::exists(host, &record::original(path).to_string_lossy())
-        };
-        let (path, entry) = engine.drop_in(host, &managed, &runtime)?;
+        let (path, entry) = engine.drop_in(host, &|path| without_us(path, &out, host, record), &runtime)?;
         out.entries.insert(path, entry);
         out.entries.insert(store.current(), Entry::Link { target: version.into() });
         out.entries.insert(SHIM_LINK.into(), Entry::Link { target: runtime.shim });
         out.payload = Some(version.to_owned());
     }
     Ok(out)
+}
+
+/// A file as it would be if we added nothing: what the configuration says, else the
+/// original of what we manage, else what is there.
+fn without_us(path: &Path, wanted: &Wanted, host: &Host, record: &Record) -> Result<Entry, HostError> {
+    match wanted.entries.get(path) {
+        Some(entry) => Ok(entry.clone()),
+        None if record.owned.contains_key(path) => host.read(&record::original(path)),
+        None => host.read(path),
+    }
 }
 
 fn files(spec: &Spec, host: &Host, out: &mut Wanted) -> Result<(), WantedError> {
@@ -299,6 +306,22 @@ mod tests {
         let paths: Vec<_> = found.entries.keys().map(|path| path.display().to_string()).collect();
         assert_eq!(paths, ["/etc/containerd/config.toml", "/opt/sandboxed-containers/current", SHIM_LINK]);
         assert_eq!(found.payload.as_deref(), Some("v1"));
+    }
+
+    #[test]
+    fn a_configuration_and_the_runtime_can_share_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path());
+        host.put(Path::new("/etc/containerd/config.toml"), &Entry::file("version = 2 # shipped\n", 0o644)).unwrap();
+        let mut spec = with(json!({"storage": {"files": [{"path": "/etc/containerd/config.toml",
+            "contents": {"source": "data:,version%20%3D%202%20%23%20theirs%0A"}}]}}));
+        spec.extensions = vec!["kata-containers".into()];
+        let found = of(&spec, &host).unwrap();
+        let Entry::File { bytes, .. } = &found.entries[Path::new("/etc/containerd/config.toml")] else {
+            panic!("a file")
+        };
+        let text = String::from_utf8_lossy(bytes);
+        assert!(text.contains("# theirs") && text.contains("runtimes.kata"), "{text}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kube::api::DeleteParams;
 use osc_machine_config::{
-    daemon::{self, Embedded, Engine, EngineAnswer},
+    daemon::{self, Embedded, Engine, EngineAnswer, rules::Rule},
     names, payload,
 };
 use serde_json::json;
@@ -42,6 +42,7 @@ fn daemon_of(cluster: &mut Cluster, name: &str, payload: &Path) -> PathBuf {
         root: root.clone(),
         payload: Some(payload.to_owned()),
         engine: Some(Engine::containerd()),
+        rules: vec![Rule { path: "/etc/careful".into(), actions: vec![], drain: true }],
         retry: Duration::from_millis(50),
         ..daemon::Options::node(name, Arc::new(Embedded::new(engine)))
     };
@@ -106,6 +107,7 @@ async fn two_nodes_get_sandboxes_lose_them_and_cure_themselves() {
     assert_eq!(fs::read_to_string(roots[1].join("restarts")).unwrap(), "1");
     drift(&cluster, &roots[1]).await;
     refused(&cluster, &roots[1]).await;
+    drained(&cluster).await;
     cluster.configs.delete("50-kata", &DeleteParams::default()).await.unwrap();
     let gone = || roots.iter().all(|root| !drop_in(root).exists());
     cluster.until(&cluster.pools, "worker", |pool| pool.is("Updated") && gone()).await;
@@ -140,4 +142,16 @@ async fn refused(cluster: &Cluster, root: &Path) {
     assert_eq!(fs::read_to_string(root.join("etc/motd")).unwrap(), "hello");
     cluster.configs.delete("70-image", &DeleteParams::default()).await.unwrap();
     cluster.until(&cluster.pools, "worker", |pool| pool.is("Updated") && !pool.is("Degraded")).await;
+}
+
+/// A rule that asks for it drains each node, and lets pods in again afterwards.
+async fn drained(cluster: &Cluster) {
+    let old = cluster.pools.get("worker").await.unwrap().target().unwrap().to_owned();
+    cluster.file("60-careful", "worker", "/etc/careful", "x").await;
+    let target = cluster.until_retargeted("worker", &old).await;
+    cluster.until_updated("worker", 2).await;
+    for (name, node) in cluster.all_nodes().await {
+        assert_eq!(note(&node, names::APPLIED_DRAIN), format!("uncordon-{target}"), "{name}");
+        assert!(!node.spec.and_then(|spec| spec.unschedulable).unwrap_or(false), "{name}");
+    }
 }

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::{EngineError, Runtime};
 use crate::daemon::{
-    host::{Entry, Host},
+    host::{Entry, Host, HostError},
     record,
 };
 
@@ -36,10 +36,9 @@ impl Base {
         host: &Host,
         config: &Path,
         drop_ins: &Path,
-        managed: &dyn Fn(&Path) -> bool,
+        base: &dyn Fn(&Path) -> Result<Entry, HostError>,
     ) -> Result<Self, EngineError> {
-        let kept = if managed(config) { record::original(config) } else { config.to_owned() };
-        let text = text_of(host.read(&kept)?, config)?;
+        let text = text_of(base(config)?, config)?;
         let drop_in = drop_ins.join(FILE_NAME);
         let mut base =
             Self { config: config.into(), text, real_drop_in: host.real(&drop_in), drop_in, imported: Vec::new() };
@@ -231,7 +230,8 @@ mod tests {
         }
         let host = Host::new(dir.path());
         let (config, drop_ins) = (Path::new("/etc/containerd/config.toml"), Path::new("/etc/containerd/conf.d"));
-        let base = Base::read(&host, config, drop_ins, &|_| managed)?;
+        let read = |path: &Path| host.read(&if managed { record::original(path) } else { path.to_owned() });
+        let base = Base::read(&host, config, drop_ins, &read)?;
         let (path, text) = offer(&base, &Runtime { shim: "/p/shim".into(), config: "/p/c.toml".into() })?;
         Ok((path, text.parse().unwrap(), text))
     }
@@ -305,6 +305,45 @@ mod tests {
         assert!(shim(&offered(&[], false).unwrap().1, CRI).is_some(), "no main file at all");
         for text in ["version = 9", "version = \"2\"", "version = [", "version = 2\nplugins = 1\n"] {
             assert!(offered(&[("etc/containerd/config.toml", text)], false).is_err(), "{text}");
+        }
+    }
+
+    /// The runtimes containerd itself finds in a configuration.
+    fn as_containerd_sees_it(dir: &Path) -> Table {
+        let output = std::process::Command::new("containerd")
+            .arg("--config")
+            .arg(dir.join("etc/containerd/config.toml"))
+            .args(["config", "dump"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let dump: Table = String::from_utf8_lossy(&output.stdout).parse().unwrap();
+        dump["plugins"][CRI].as_table().unwrap().clone()
+    }
+
+    #[test]
+    fn containerd_itself_keeps_the_base_and_finds_the_runtime() {
+        for imports in ["imports = [\"ROOT/etc/containerd/conf.d/*.toml\"]\n", ""] {
+            let dir = tempfile::tempdir().unwrap();
+            let host = Host::new(dir.path());
+            let config = Path::new("/etc/containerd/config.toml");
+            let text = format!(
+                "version = 2\n{imports}[plugins.\"{CRI}\"]\nsandbox_image = \"theirs\"\n\
+                 [plugins.\"{CRI}\".containerd.runtimes.other]\nruntime_type = \"io.containerd.runc.v2\"\n"
+            );
+            let text = text.replace("ROOT", &dir.path().display().to_string());
+            host.put(config, &Entry::file(text, 0o644)).unwrap();
+            let base = Base::read(&host, config, Path::new("/etc/containerd/conf.d"), &|path| host.read(path)).unwrap();
+            let (path, text) = offer(&base, &Runtime { shim: "/p/shim".into(), config: "/p/c.toml".into() }).unwrap();
+            assert_eq!(path == config, imports.is_empty());
+            host.put(&path, &Entry::file(text, 0o644)).unwrap();
+            let seen = as_containerd_sees_it(dir.path());
+            assert_eq!(seen["sandbox_image"].as_str(), Some("theirs"));
+            let runtimes = &seen["containerd"]["runtimes"];
+            assert_eq!(runtimes["other"]["runtime_type"].as_str(), Some("io.containerd.runc.v2"));
+            assert_eq!(runtimes["kata"]["runtime_path"].as_str(), Some("/p/shim"));
+            assert_eq!(runtimes["kata"]["options"]["ConfigPath"].as_str(), Some("/p/c.toml"));
+            assert_eq!(runtimes["kata"]["privileged_without_host_devices"].as_bool(), Some(true));
         }
     }
 }

@@ -93,20 +93,20 @@ impl Engine {
         }
     }
 
-    /// The file, and its content, by which the engine offers the runtime. `managed`
-    /// tells whether a file is ours already, so that its original is the base.
+    /// The file, and its content, by which the engine offers the runtime. `base`
+    /// reads a file as it would be without the runtime.
     ///
     /// # Errors
     /// [`EngineError`].
     pub fn drop_in(
         &self,
         host: &Host,
-        managed: &dyn Fn(&Path) -> bool,
+        base: &dyn Fn(&Path) -> Result<Entry, HostError>,
         runtime: &Runtime,
     ) -> Result<(PathBuf, Entry), EngineError> {
         let (path, text) = match self {
             Self::Containerd { config, drop_ins } => {
-                let base = containerd::Base::read(host, config, drop_ins, managed)?;
+                let base = containerd::Base::read(host, config, drop_ins, base)?;
                 containerd::offer(&base, runtime)?
             }
             Self::Crio => crio::offer(runtime),
