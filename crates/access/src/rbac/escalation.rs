@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::attributes::Attributes;
 use super::compact::{describe, quoted};
 use super::index::{Authorizer, everything, missing_role};
-use super::role::{Binding, Kind, Malformed, Role, RoleRef, parse};
+use super::role::{Binding, Kind, Malformed, Metadata, Role, RoleRef, parse};
 use super::rule::Rule;
 use crate::identity::{Identity, MASTERS};
 
@@ -46,62 +46,36 @@ impl Authorizer {
         object: &Value,
         old: Option<&Value>,
     ) -> Result<(), Escalation> {
-        if identity.is_in(MASTERS) {
-            return Ok(());
-        }
-        match kind {
-            Kind::Role | Kind::ClusterRole => self.check_role(identity, kind, object, old),
-            Kind::RoleBinding | Kind::ClusterRoleBinding => self.check_binding(identity, kind, object, old),
-        }
-    }
-
-    fn check_role(
-        &self,
-        identity: &Identity,
-        kind: Kind,
-        object: &Value,
-        old: Option<&Value>,
-    ) -> Result<(), Escalation> {
-        let unchanged = |field| old.is_some_and(|old| old.get(field) == object.get(field));
-        if unchanged("rules") && unchanged("aggregationRule") {
-            return Ok(());
-        }
-        let role: Role = parse(kind, object)?;
-        let (namespace, name) = (role.metadata.namespace.as_str(), role.metadata.name.as_str());
-        if self
-            .authorize(identity, &Attributes::resource("escalate", GROUP, kind.plural(), namespace, name))
-            .is_allowed()
-        {
-            return Ok(());
-        }
-        // What an aggregating role will hold is up to whoever labels other roles: only full power may allow that.
-        let wanted = if role.selectors().is_some() { everything() } else { role.rules().to_vec() };
-        self.confirm(identity, kind, namespace, name, &wanted)
-    }
-
-    fn check_binding(
-        &self,
-        identity: &Identity,
-        kind: Kind,
-        object: &Value,
-        old: Option<&Value>,
-    ) -> Result<(), Escalation> {
-        let unchanged = |field| old.is_some_and(|old| old.get(field) == object.get(field));
-        if unchanged("roleRef") && unchanged("subjects") {
-            return Ok(());
-        }
-        let binding: Binding = parse(kind, object)?;
-        let (namespace, name) = (binding.metadata.namespace.as_str(), binding.metadata.name.as_str());
-        let RoleRef { kind: role_kind, name: role } = &binding.role_ref;
-        let plural = if role_kind == "Role" { "roles" } else { "clusterroles" };
-        if self.authorize(identity, &Attributes::resource("bind", GROUP, plural, namespace, role)).is_allowed() {
-            return Ok(());
-        }
-        let wanted: Vec<Rule> = match self.read().rules_of(&binding.role_ref, namespace) {
-            Some(rules) => rules.into_iter().cloned().collect(),
-            None => return Err(Escalation::RoleNotFound { message: missing_role_plural(&binding.role_ref) }),
+        let granting = match kind {
+            Kind::Role | Kind::ClusterRole => ["rules", "aggregationRule"],
+            Kind::RoleBinding | Kind::ClusterRoleBinding => ["roleRef", "subjects"],
         };
-        self.confirm(identity, kind, namespace, name, &wanted)
+        let unchanged = |field: &&str| old.is_some_and(|old| old.get(*field) == object.get(*field));
+        if identity.is_in(MASTERS) || granting.iter().all(unchanged) {
+            return Ok(());
+        }
+        let wish = Wish::of(kind, object)?;
+        let (namespace, name) = (wish.metadata().namespace.as_str(), wish.metadata().name.as_str());
+        let (verb, plural, role) = wish.pass(kind);
+        if self.authorize(identity, &Attributes::resource(verb, GROUP, plural, namespace, role)).is_allowed() {
+            return Ok(());
+        }
+        self.confirm(identity, kind, namespace, name, &self.wanted(&wish)?)
+    }
+
+    /// All that an object gives.
+    fn wanted(&self, wish: &Wish) -> Result<Vec<Rule>, Escalation> {
+        match wish {
+            // What an aggregating role will hold is up to whoever labels other roles: only full power may allow that.
+            Wish::Role(role) if role.selectors().is_some() => Ok(everything()),
+            Wish::Role(role) => Ok(role.rules().to_vec()),
+            Wish::Binding(Binding { metadata, role_ref, .. }) => {
+                match self.read().rules_of(role_ref, &metadata.namespace) {
+                    Some(rules) => Ok(rules.into_iter().cloned().collect()),
+                    None => Err(Escalation::RoleNotFound { message: missing_role_plural(role_ref) }),
+                }
+            }
+        }
     }
 
     fn confirm(
@@ -131,6 +105,38 @@ impl Authorizer {
             describe(missing)
         );
         Err(Escalation::Denied { message: target.is_forbidden(&why) })
+    }
+}
+
+/// An object by which somebody gives permissions.
+enum Wish {
+    Role(Role),
+    Binding(Binding),
+}
+
+impl Wish {
+    fn of(kind: Kind, object: &Value) -> Result<Self, Malformed> {
+        Ok(match kind {
+            Kind::Role | Kind::ClusterRole => Self::Role(parse(kind, object)?),
+            Kind::RoleBinding | Kind::ClusterRoleBinding => Self::Binding(parse(kind, object)?),
+        })
+    }
+
+    fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Role(role) => &role.metadata,
+            Self::Binding(binding) => &binding.metadata,
+        }
+    }
+
+    /// What lets everything pass: a verb, and the role it must be allowed on.
+    fn pass(&self, kind: Kind) -> (&'static str, &'static str, &str) {
+        match self {
+            Self::Role(role) => ("escalate", kind.plural(), &role.metadata.name),
+            Self::Binding(Binding { role_ref, .. }) => {
+                ("bind", if role_ref.kind == "Role" { "roles" } else { "clusterroles" }, &role_ref.name)
+            }
+        }
     }
 }
 
