@@ -27,6 +27,7 @@ use crate::{
     ownership::matches,
     pods::{self, controller_of, elapsed},
     queue::{Queue, work},
+    wake,
 };
 
 /// An eviction not followed by a deletion in this time is taken for failed.
@@ -40,8 +41,7 @@ struct Budgets {
 /// Registers the controller; the future runs it.
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
-    let on = queue.clone();
-    cx.caches.budgets.on_change(move |change| on.add(Key::of(change.latest().as_ref())));
+    wake::on_own_changes(&cx.caches.budgets, &queue);
     let (on, budgets) = (queue.clone(), cx.caches.budgets.clone());
     cx.caches.pods.on_change(move |change| {
         for budget in budgets.of_namespace(&change.latest().namespace().unwrap_or_default()) {

@@ -24,6 +24,7 @@ mod queue;
 mod taints;
 #[cfg(test)]
 mod testing;
+mod wake;
 
 mod cluster_roles;
 mod cron_jobs;

@@ -9,6 +9,7 @@ mod autoscaler;
 mod config;
 mod extension;
 mod ingress;
+mod job_policy;
 mod limits;
 mod metadata;
 pub mod names;

@@ -4,7 +4,7 @@ use osc_schema::{Cause, Path};
 use serde_json::{Map, Value};
 
 use super::{
-    metadata, pod,
+    job_policy, metadata, pod,
     rules::{at_most_all, count_or_percent, immutable, not_negative, one_of, required, required_one_of},
 };
 use crate::{
@@ -193,6 +193,7 @@ fn job_spec(spec: &Value, path: &Path<'_>, causes: &mut Vec<Cause>) {
         causes.push(Cause::required(path.field("completions"), detail));
     }
     one_of(spec, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"], path, causes);
+    job_policy::policies(spec, path, causes);
     let path = path.field("template");
     pod::template(&spec["template"], &path, causes);
     let policy = text(&spec["template"]["spec"], "restartPolicy");

@@ -25,6 +25,7 @@ use crate::{
     events::{Recorder, reference},
     pods::{controlled_by, controller_of, elapsed, owned_by, seconds},
     queue::{Queue, work},
+    wake,
 };
 
 /// CronJobs worked on at the same time.
@@ -40,8 +41,7 @@ struct CronJobs {
 /// Registers the controller; the future runs it.
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
-    let on = queue.clone();
-    cx.caches.cron_jobs.on_change(move |change| on.add(Key::of(change.latest().as_ref())));
+    wake::on_own_changes(&cx.caches.cron_jobs, &queue);
     let on = queue.clone();
     cx.caches.jobs.on_change(move |change| {
         let job = change.latest();

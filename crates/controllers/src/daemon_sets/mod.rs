@@ -26,10 +26,11 @@ use crate::{
     daemon_sets::decide::{Action, Member, Site, eligible, node_of, pin, plan, pod_spec, status, update},
     error::{Attempt, Error},
     events::Recorder,
-    ownership::{Claims, Owner, matches, workload_selector},
-    pods::{self, Availability, Expectations, PodControl, availability, batched, controller_of, seconds},
+    ownership::{Claims, Owner, workload_selector},
+    pods::{self, Availability, Expectations, PodControl, availability, batched, seconds},
     queue::{Queue, work},
     revisions::{self, HASH_LABEL},
+    wake,
 };
 
 /// Sets worked on at the same time.
@@ -50,14 +51,7 @@ struct DaemonSets {
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
     let expectations = Expectations::watching(&cx.caches.pods);
-    let (on, forgetful) = (queue.clone(), expectations.clone());
-    cx.caches.daemon_sets.on_change(move |change| {
-        let set = change.latest();
-        if change.new.is_none() {
-            forgetful.forget(&set.uid().unwrap_or_default());
-        }
-        on.add(Key::of(set.as_ref()));
-    });
+    wake::on_own_changes_forgetting(&cx.caches.daemon_sets, &queue, &expectations);
     let (on, sets) = (queue.clone(), cx.caches.daemon_sets.clone());
     cx.caches.nodes.on_change(move |change| {
         if let (Some(old), Some(new)) = (&change.old, &change.new)
@@ -70,23 +64,8 @@ pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'sta
             on.add(Key::of(set.as_ref()));
         }
     });
-    let (on, sets) = (queue.clone(), cx.caches.daemon_sets.clone());
-    cx.caches.pods.on_change(move |change| {
-        for pod in change.sides() {
-            let namespace = pod.namespace().unwrap_or_default();
-            match controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "DaemonSet" => on.add(Key::new(namespace, owner.name.clone())),
-                Some(_) => {}
-                None => {
-                    let sets = sets.of_namespace(&namespace);
-                    let selector = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.selector.clone());
-                    let adopters =
-                        sets.iter().filter(|set| matches(selector(set).as_ref(), pods::labels(&pod.metadata)));
-                    adopters.for_each(|set| on.add(Key::of(set.as_ref())));
-                }
-            }
-        }
-    });
+    let (pods, sets) = (&cx.caches.pods, &cx.caches.daemon_sets);
+    wake::on_changes_of_dependants(pods, sets, |set| set.spec.as_ref().map(|spec| &spec.selector), &queue);
     let events = cx.events.of("daemonset-controller");
     let control = PodControl::new(cx.client.clone(), events.clone());
     let this = Arc::new(DaemonSets { cx: cx.clone(), queue, events, control, expectations });

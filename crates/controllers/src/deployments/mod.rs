@@ -33,10 +33,10 @@ use crate::{
     },
     error::{Attempt, Error, ErrorKind},
     events::Recorder,
-    ownership::{Claims, Owner, matches, workload_selector},
+    ownership::{Claims, Owner, workload_selector},
     pods::{self, controller_of},
     queue::{Queue, work},
-    template,
+    template, wake,
 };
 
 /// Deployments worked on at the same time.
@@ -51,26 +51,9 @@ struct Deployments {
 /// Registers the controller; the future runs it.
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
-    let on = queue.clone();
-    cx.caches.deployments.on_change(move |change| on.add(Key::of(change.latest().as_ref())));
-    let (on, deployments) = (queue.clone(), cx.caches.deployments.clone());
-    cx.caches.replica_sets.on_change(move |change| {
-        for set in change.sides() {
-            let namespace = set.namespace().unwrap_or_default();
-            match controller_of(&set.metadata) {
-                Some(owner) if owner.kind == "Deployment" => on.add(Key::new(namespace, owner.name.clone())),
-                Some(_) => {}
-                None => {
-                    for deployment in deployments.of_namespace(&namespace) {
-                        let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
-                        if matches(selector, pods::labels(&set.metadata)) {
-                            on.add(Key::of(deployment.as_ref()));
-                        }
-                    }
-                }
-            }
-        }
-    });
+    wake::on_own_changes(&cx.caches.deployments, &queue);
+    let (sets, deployments) = (&cx.caches.replica_sets, &cx.caches.deployments);
+    wake::on_changes_of_dependants(sets, deployments, |it| it.spec.as_ref().map(|spec| &spec.selector), &queue);
     // A recreation waits for pods to end, which changes no ReplicaSet any more.
     let (on, sets) = (queue.clone(), cx.caches.replica_sets.clone());
     cx.caches.pods.on_change(move |change| {

@@ -1,7 +1,4 @@
 //! Jobs: pods that run to their end, a given number of times.
-//!
-//! Not implemented, and told by a warning event where a Job asks for it:
-//! `podFailurePolicy`, `successPolicy`, `backoffLimitPerIndex`.
 
 mod decide;
 mod indexes;
@@ -36,6 +33,10 @@ use crate::{
 
 /// Jobs worked on at the same time.
 const PARALLEL: usize = 8;
+
+/// Why Jobs fail, as their events say.
+const FAILURE_REASONS: [&str; 5] =
+    ["BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "MaxFailedIndexesExceeded", "PodFailurePolicy"];
 
 struct Jobs {
     cx: Context,
@@ -118,7 +119,6 @@ impl Jobs {
         if let Some(left) = self.expire(&job).await? {
             return Ok(Some(left));
         }
-        self.warn_unsupported(&job);
         let uid = job.uid().unwrap_or_default();
         let met = self.expectations.met(&uid, Instant::now());
         let owned = self.owned(&key, &job).await?;
@@ -156,19 +156,6 @@ impl Jobs {
         let params = DeleteParams::foreground().preconditions(preconditions);
         api.delete(&name, &params).await.unless_gone("delete expired job", &name)?;
         Ok(Some(RESYNC))
-    }
-
-    fn warn_unsupported(&self, job: &Job) {
-        let Some(spec) = &job.spec else { return };
-        let fields = [
-            ("podFailurePolicy", spec.pod_failure_policy.is_some()),
-            ("successPolicy", spec.success_policy.is_some()),
-            ("backoffLimitPerIndex", spec.backoff_limit_per_index.is_some()),
-        ];
-        for (field, _) in fields.iter().filter(|(_, used)| *used) {
-            let message = format!("spec.{field} is not implemented by this control plane and has no effect");
-            self.events.warning(job, "UnsupportedField", message);
-        }
     }
 
     async fn owned(&self, key: &Key, job: &Job) -> Result<Vec<Arc<Pod>>, Error> {
@@ -218,11 +205,8 @@ impl Jobs {
             self.events.normal(job, "Completed", "Job completed".into());
         }
         if let Some(failed) = news("Failed") {
-            let reason = if failed.reason.as_deref() == Some("DeadlineExceeded") {
-                "DeadlineExceeded"
-            } else {
-                "BackoffLimitExceeded"
-            };
+            let known = FAILURE_REASONS.into_iter().find(|known| failed.reason.as_deref() == Some(known));
+            let reason = known.unwrap_or("Failed");
             self.events.warning(job, reason, failed.message.clone().unwrap_or_default());
         }
         if news("Suspended").is_some() {
@@ -274,7 +258,7 @@ impl Jobs {
         deleted?;
         let (_, created) = batched(plan.create.len(), |n| {
             self.expectations.create(&uid, 1);
-            let (pod, uid) = (pods::pod(job, plan.create[n]), &uid);
+            let (pod, uid) = (pods::pod(job, plan.create[n], plan.failures_of(plan.create[n])), &uid);
             async move {
                 let created = self.control.create(job, &pod).await;
                 if created.is_err() {

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt;
 
 use crate::{
-    jobs::decide::{INDEX, TRACKING},
+    jobs::decide::{FAILURES, INDEX, TRACKING},
     pods::{from_template, owned_by},
 };
 
@@ -29,8 +29,8 @@ pub(super) fn labels(job: &Job) -> BTreeMap<String, String> {
     .into()
 }
 
-/// A pod of the Job, for one index if it is indexed.
-pub(super) fn pod(job: &Job, index: Option<u32>) -> Pod {
+/// A pod of the Job, for one index if it is indexed, and how often that failed if the Job counts it.
+pub(super) fn pod(job: &Job, index: Option<u32>, failures: Option<i32>) -> Pod {
     let template = job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let name = job.name_any();
     let mut prefix = index.map_or_else(|| name.clone(), |index| format!("{name}-{index}"));
@@ -40,6 +40,11 @@ pub(super) fn pod(job: &Job, index: Option<u32>) -> Pod {
     pod.metadata.finalizers.get_or_insert_default().push(TRACKING.into());
     if let Some(index) = index {
         give_index(&mut pod, &name, index);
+    }
+    let counts = job.spec.as_ref().is_some_and(|spec| spec.backoff_limit_per_index.is_some());
+    if counts {
+        let failures = failures.unwrap_or(0).to_string();
+        pod.metadata.annotations.get_or_insert_default().insert(FAILURES.into(), failures);
     }
     pod
 }
@@ -76,11 +81,11 @@ mod tests {
     fn pods_are_tracked_labelled_and_indexed() {
         let job: Job = object(json!({"metadata": {"name": "j", "namespace": "x", "uid": "u"}, "spec": {
             "template": {"spec": {"containers": [{"name": "c"}]}}}}));
-        let plain = pod(&job, None);
+        let plain = pod(&job, None, None);
         assert_eq!(plain.metadata.generate_name.as_deref(), Some("j-"));
         assert_eq!(plain.labels()["batch.kubernetes.io/controller-uid"], "u");
         assert_eq!(plain.finalizers(), [TRACKING]);
-        let third = pod(&job, Some(3));
+        let third = pod(&job, Some(3), None);
         assert_eq!(third.metadata.generate_name.as_deref(), Some("j-3-"));
         assert_eq!(third.annotations()[INDEX], "3");
         let spec = third.spec.unwrap();

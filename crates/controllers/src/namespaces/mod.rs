@@ -21,6 +21,7 @@ use crate::{
     context::{Context, RESYNC, patching, posting},
     error::{Attempt, Error, ErrorKind},
     queue::{Queue, work},
+    wake,
 };
 
 /// Name of the published certificate authority.
@@ -38,8 +39,7 @@ struct Namespaces {
 /// Registers the controller; the future runs it.
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
-    let on = queue.clone();
-    cx.caches.namespaces.on_change(move |change| on.add(Key::of(change.latest().as_ref())));
+    wake::on_own_changes(&cx.caches.namespaces, &queue);
     let on = queue.clone();
     cx.caches.service_accounts.on_change(move |change| {
         on.add(Key::cluster(change.latest().namespace().unwrap_or_default()));

@@ -34,6 +34,7 @@ use crate::{
     pods,
     queue::{Queue, work},
     taints::NO_EXECUTE,
+    wake,
 };
 
 /// Nodes worked on at the same time.
@@ -49,8 +50,7 @@ struct Nodes {
 /// Registers the controller; the future runs it.
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
-    let on = queue.clone();
-    cx.caches.nodes.on_change(move |change| on.add(Key::of(change.latest().as_ref())));
+    wake::on_own_changes(&cx.caches.nodes, &queue);
     let on = queue.clone();
     cx.caches.leases.on_change(move |change| on.add(Key::cluster(change.latest().name_any())));
     let (on, nodes) = (queue.clone(), cx.caches.nodes.clone());

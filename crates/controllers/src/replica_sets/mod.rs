@@ -17,10 +17,11 @@ use crate::{
     cache::Key,
     context::{Context, RESYNC, posting},
     error::{Attempt, Error},
-    ownership::{Claims, Owner, matches, workload_selector},
-    pods::{self, Expectations, PodControl, batched, controller_of},
+    ownership::{Claims, Owner, workload_selector},
+    pods::{self, Expectations, PodControl, batched},
     queue::{Queue, work},
     replica_sets::decide::{Plan, plan, status},
+    wake,
 };
 
 /// ReplicaSets worked on at the same time.
@@ -38,41 +39,14 @@ pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'sta
     let queue = Queue::new();
     // Expectations first: a pod that wakes us must already count as seen.
     let expectations = Expectations::watching(&cx.caches.pods);
-    let (on, forgetful) = (queue.clone(), expectations.clone());
-    cx.caches.replica_sets.on_change(move |change| {
-        let set = change.latest();
-        if change.new.is_none() {
-            forgetful.forget(&set.uid().unwrap_or_default());
-        }
-        on.add(Key::of(set.as_ref()));
-    });
-    let (on, sets) = (queue.clone(), cx.caches.replica_sets.clone());
-    cx.caches.pods.on_change(move |change| {
-        for pod in change.sides() {
-            match controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "ReplicaSet" => {
-                    on.add(Key::new(pod.namespace().unwrap_or_default(), owner.name.clone()));
-                }
-                Some(_) => {}
-                None => wake_adopters(&on, &sets.of_namespace(&pod.namespace().unwrap_or_default()), pod),
-            }
-        }
-    });
+    wake::on_own_changes_forgetting(&cx.caches.replica_sets, &queue, &expectations);
+    let (pods, sets) = (&cx.caches.pods, &cx.caches.replica_sets);
+    wake::on_changes_of_dependants(pods, sets, |set| set.spec.as_ref().map(|spec| &spec.selector), &queue);
     let control = PodControl::new(cx.client.clone(), cx.events.of("replicaset-controller"));
     let this = Arc::new(ReplicaSets { cx: cx.clone(), queue, control, expectations });
     let stop = cx.stop.clone();
     async move {
         work("replicaset", this.queue.clone(), PARALLEL, stop, |key| this.reconcile(key)).await;
-    }
-}
-
-/// Puts sets in line that might adopt an orphan.
-fn wake_adopters(queue: &Queue<Key>, sets: &[Arc<ReplicaSet>], pod: &Pod) {
-    for set in sets {
-        let selector = set.spec.as_ref().map(|spec| &spec.selector);
-        if matches(selector, pods::labels(&pod.metadata)) {
-            queue.add(Key::of(set.as_ref()));
-        }
     }
 }
 

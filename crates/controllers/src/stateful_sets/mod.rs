@@ -24,11 +24,12 @@ use crate::{
     context::{Context, RESYNC, patching, posting},
     error::{Attempt, Error, ErrorKind},
     events::Recorder,
-    ownership::{Claims, Owner, matches, workload_selector},
-    pods::{self, Availability, PodControl, availability, controller_of, seconds},
+    ownership::{Claims, Owner, workload_selector},
+    pods::{self, Availability, PodControl, availability, seconds},
     queue::{Queue, work},
     revisions::{self, HASH_LABEL},
     stateful_sets::decide::{Action, Member, Wanted, plan, status},
+    wake,
 };
 
 /// Sets worked on at the same time.
@@ -44,25 +45,9 @@ struct StatefulSets {
 /// Registers the controller; the future runs it.
 pub(crate) fn controller(cx: &Context) -> impl Future<Output = ()> + Send + 'static {
     let queue = Queue::new();
-    let on = queue.clone();
-    cx.caches.stateful_sets.on_change(move |change| on.add(Key::of(change.latest().as_ref())));
-    let (on, sets) = (queue.clone(), cx.caches.stateful_sets.clone());
-    cx.caches.pods.on_change(move |change| {
-        for pod in change.sides() {
-            let namespace = pod.namespace().unwrap_or_default();
-            match controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "StatefulSet" => on.add(Key::new(namespace, owner.name.clone())),
-                Some(_) => {}
-                None => {
-                    for set in sets.of_namespace(&namespace) {
-                        if matches(set.spec.as_ref().map(|spec| &spec.selector), pods::labels(&pod.metadata)) {
-                            on.add(Key::of(set.as_ref()));
-                        }
-                    }
-                }
-            }
-        }
-    });
+    wake::on_own_changes(&cx.caches.stateful_sets, &queue);
+    let (pods, sets) = (&cx.caches.pods, &cx.caches.stateful_sets);
+    wake::on_changes_of_dependants(pods, sets, |set| set.spec.as_ref().map(|spec| &spec.selector), &queue);
     let events = cx.events.of("statefulset-controller");
     let control = PodControl::new(cx.client.clone(), events.clone());
     let this = Arc::new(StatefulSets { cx: cx.clone(), queue, events, control });

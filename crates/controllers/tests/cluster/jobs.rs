@@ -50,6 +50,19 @@ async fn a_job_completes_and_its_pods_are_free() {
 }
 
 #[tokio::test]
+async fn indexes_fail_one_by_one() {
+    let cluster = Cluster::start(1).await;
+    let jobs: Api<Job> = cluster.all();
+    let spec = json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 0});
+    cluster.create(&jobs, job("each", Some("Failed"), spec)).await;
+    let done = cluster.until(&jobs, "each", |job| has(job, "Failed")).await;
+    let status = done.status.unwrap();
+    assert_eq!((status.failed_indexes.as_deref(), status.failed), (Some("0,1"), Some(2)));
+    cluster.until_event("each", "FailedIndexes").await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_gives_up_after_its_limit() {
     let cluster = Cluster::start(1).await;
     let jobs: Api<Job> = cluster.all();

@@ -11,7 +11,12 @@
 //! `uncountedTerminatedPods`, then the finalizer is dropped, then the uid moves
 //! into the count.
 
-use std::{collections::BTreeSet, time::Duration};
+mod policy;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::{
@@ -26,6 +31,9 @@ use crate::{
     jobs::indexes::Indexes,
     pods::{self, elapsed, nonzero, seconds},
 };
+use policy::{Answer, Failures};
+
+pub(super) use policy::FAILURES;
 
 /// Finalizer of pods that are not counted yet.
 pub(super) const TRACKING: &str = "batch.kubernetes.io/job-tracking";
@@ -43,12 +51,21 @@ pub(super) struct Plan {
     pub(super) status: JobStatus,
     /// Pods to make, with their index if the Job is indexed.
     pub(super) create: Vec<Option<u32>>,
+    /// How often indexes failed, where the Job counts that.
+    pub(super) failures: BTreeMap<u32, i32>,
     /// Pods to delete, by name.
     pub(super) delete: Vec<String>,
     /// Pods whose finalizer is dropped once the status is stored, by name.
     pub(super) release: Vec<String>,
     /// When time alone changes something.
     pub(super) again: Option<Duration>,
+}
+
+impl Plan {
+    /// How often the index of a new pod failed, where the Job counts that.
+    pub(super) fn failures_of(&self, index: Option<u32>) -> Option<i32> {
+        self.failures.get(&index?).copied()
+    }
 }
 
 /// One pod of the Job.
@@ -58,16 +75,13 @@ struct Seen<'a> {
     uid: String,
     index: Option<u32>,
     tracked: bool,
+    /// Failed, or deleted before it could succeed.
+    failed: bool,
 }
 
 impl Seen<'_> {
     fn succeeded(&self) -> bool {
         pods::phase(self.pod) == "Succeeded"
-    }
-
-    /// Failed, or deleted before it could succeed.
-    fn failed(&self) -> bool {
-        pods::phase(self.pod) == "Failed" || (pods::is_deleting(self.pod) && !self.succeeded())
     }
 }
 
@@ -78,6 +92,8 @@ struct Wanted {
     completions: Option<i32>,
     indexed: bool,
     suspended: bool,
+    /// Pods that are on their way out keep their place until they have ended.
+    patient: bool,
 }
 
 impl Wanted {
@@ -88,6 +104,7 @@ impl Wanted {
             completions: spec.completions,
             indexed: spec.completion_mode.as_deref() == Some("Indexed"),
             suspended: spec.suspend == Some(true),
+            patient: policy::waits_for_the_end(job),
         }
     }
 }
@@ -108,7 +125,7 @@ pub(super) fn finished_at(job: &Job) -> Option<Timestamp> {
 /// cache may not show it yet.
 pub(super) fn plan(job: &Job, owned: &[impl AsRef<Pod>], released: &BTreeSet<String>, now: Timestamp) -> Plan {
     let wanted = Wanted::of(job);
-    let seen: Vec<Seen<'_>> = owned.iter().map(|pod| look(pod.as_ref(), released)).collect();
+    let seen: Vec<Seen<'_>> = owned.iter().map(|pod| look(job, pod.as_ref(), released)).collect();
     let mut plan = Plan { status: job.status.clone().unwrap_or_default(), ..Plan::default() };
     if finished_at(job).is_some() {
         // Nothing more is counted; pods are only let go.
@@ -118,15 +135,20 @@ pub(super) fn plan(job: &Job, owned: &[impl AsRef<Pod>], released: &BTreeSet<Str
     if plan.status.start_time.is_none() && !wanted.suspended {
         plan.status.start_time = Some(Time(now));
     }
-    count(&mut plan, &wanted, &seen);
+    count(&mut plan, job, &wanted, &seen);
+    let failures = policy::failures(job, &plan.status, &seen);
+    if let Some(failures) = &failures {
+        plan.status.failed_indexes = Some(failures.lost.to_text()).filter(|text| !text.is_empty());
+    }
     suspend(&mut plan, &wanted, &seen, now);
-    let verdict = verdict(job, &plan.status, &wanted, &seen, now);
+    let failures = failures.unwrap_or_default();
+    let verdict = verdict(job, &plan.status, &wanted, &seen, &failures.lost, now);
     match verdict {
-        Some((kind, reason, message)) => wind_up(&mut plan, &seen, kind, reason, message, now),
+        Some((kind, reason, message)) => wind_up(&mut plan, &seen, kind, &reason, &message, now),
         None => {
             plan.again = deadline(job, &plan.status, now);
             if !wanted.suspended {
-                fill(&mut plan, &wanted, &seen, now);
+                fill(&mut plan, &wanted, &seen, failures, now);
             }
         }
     }
@@ -143,7 +165,7 @@ pub(super) fn plan(job: &Job, owned: &[impl AsRef<Pod>], released: &BTreeSet<Str
     plan
 }
 
-fn look<'a>(pod: &'a Pod, released: &BTreeSet<String>) -> Seen<'a> {
+fn look<'a>(job: &Job, pod: &'a Pod, released: &BTreeSet<String>) -> Seen<'a> {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let tracking = pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING);
     let index = pod.metadata.annotations.as_ref().and_then(|all| all.get(INDEX)).and_then(|text| text.parse().ok());
@@ -151,13 +173,14 @@ fn look<'a>(pod: &'a Pod, released: &BTreeSet<String>) -> Seen<'a> {
         pod,
         name: pod.metadata.name.clone().unwrap_or_default(),
         tracked: tracking && !released.contains(&uid),
+        failed: policy::failed(job, pod),
         uid,
         index,
     }
 }
 
 /// Moves pods along the three steps of counting.
-fn count(plan: &mut Plan, wanted: &Wanted, seen: &[Seen<'_>]) {
+fn count(plan: &mut Plan, job: &Job, wanted: &Wanted, seen: &[Seen<'_>]) {
     let uncounted = plan.status.uncounted_terminated_pods.take().unwrap_or_default();
     let tracked: BTreeSet<&str> = seen.iter().filter(|pod| pod.tracked).map(|pod| pod.uid.as_str()).collect();
     let split = |uids: Option<Vec<String>>| -> (Vec<String>, Vec<String>) {
@@ -179,8 +202,8 @@ fn count(plan: &mut Plan, wanted: &Wanted, seen: &[Seen<'_>]) {
                 succeeded.push(pod.uid.clone());
             }
             plan.release.push(pod.name.clone());
-        } else if pod.failed() {
-            if !failed.contains(&pod.uid) {
+        } else if pod.failed {
+            if !failed.contains(&pod.uid) && policy::answer(job, pod.pod) != Answer::Ignore {
                 failed.push(pod.uid.clone());
             }
             plan.release.push(pod.name.clone());
@@ -217,19 +240,43 @@ enum End {
     Failure,
 }
 
-type Verdict = Option<(End, &'static str, String)>;
+/// How, with reason and message.
+type Verdict = (End, String, String);
 
-fn verdict(job: &Job, status: &JobStatus, wanted: &Wanted, seen: &[Seen<'_>], now: Timestamp) -> Verdict {
-    if let Some(known) = condition(status, "FailureTarget") {
-        let reason = if known.reason.as_deref() == Some("DeadlineExceeded") {
-            "DeadlineExceeded"
-        } else {
-            "BackoffLimitExceeded"
-        };
-        return Some((End::Failure, reason, known.message.clone().unwrap_or_default()));
+fn verdict(
+    job: &Job,
+    status: &JobStatus,
+    wanted: &Wanted,
+    seen: &[Seen<'_>],
+    lost: &Indexes,
+    now: Timestamp,
+) -> Option<Verdict> {
+    // Once said, it stays.
+    for (end, target) in [(End::Failure, "FailureTarget"), (End::Success, "SuccessCriteriaMet")] {
+        if let Some(known) = condition(status, target) {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            return Some((end, text(&known.reason), text(&known.message)));
+        }
     }
-    if let Some(known) = condition(status, "SuccessCriteriaMet") {
-        return Some((End::Success, "CompletionsReached", known.message.clone().unwrap_or_default()));
+    let told = failure(job, status, wanted, seen, lost, now).map(|(reason, message)| (End::Failure, reason, message));
+    let told =
+        told.or_else(|| success(job, status, wanted, seen).map(|(reason, message)| (End::Success, reason, message)));
+    told.map(|(end, reason, message)| (end, reason.to_owned(), message))
+}
+
+/// Why the Job has failed.
+fn failure(
+    job: &Job,
+    status: &JobStatus,
+    wanted: &Wanted,
+    seen: &[Seen<'_>],
+    lost: &Indexes,
+    now: Timestamp,
+) -> Option<(&'static str, String)> {
+    for pod in seen.iter().filter(|pod| pod.failed && pod.tracked) {
+        if let Answer::FailJob(message) = policy::answer(job, pod.pod) {
+            return Some(("PodFailurePolicy", message));
+        }
     }
     let spec = job.spec.clone().unwrap_or_default();
     let (succeeded, failed) = totals(status, wanted);
@@ -238,20 +285,37 @@ fn verdict(job: &Job, status: &JobStatus, wanted: &Wanted, seen: &[Seen<'_>], no
     let limit = i64::from(spec.backoff_limit.unwrap_or(6));
     // Containers restarted in place count as retries, as pods do.
     if i64::from(failed) > limit || (in_place && restarts > 0 && restarts + i64::from(failed) > limit) {
-        return Some((End::Failure, "BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
+        return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
     }
     if let (Some(limit), Some(start)) = (spec.active_deadline_seconds, &status.start_time)
         && !wanted.suspended
         && elapsed(start.0, now) >= seconds(limit)
     {
-        return Some((End::Failure, "DeadlineExceeded", "Job was active longer than specified deadline".into()));
+        return Some(("DeadlineExceeded", "Job was active longer than specified deadline".into()));
     }
+    let lost = i32::try_from(lost.0.len()).unwrap_or(i32::MAX);
+    if spec.max_failed_indexes.is_some_and(|most| lost > most) {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(("MaxFailedIndexesExceeded", message.into()));
+    }
+    let all_ended = wanted.completions.is_some_and(|completions| succeeded.saturating_add(lost) >= completions);
+    (lost > 0 && all_ended).then(|| ("FailedIndexes", "Job has failed indexes".into()))
+}
+
+/// Why the Job has succeeded.
+fn success(job: &Job, status: &JobStatus, wanted: &Wanted, seen: &[Seen<'_>]) -> Option<(&'static str, String)> {
+    if wanted.indexed
+        && let Some(rule) = policy::success(job, &completed(status, wanted))
+    {
+        return Some(("SuccessPolicy", format!("Matched rules at index {rule}")));
+    }
+    let (succeeded, _) = totals(status, wanted);
     let active = seen.iter().any(|pod| pods::is_active(pod.pod));
     let enough = match wanted.completions {
         Some(completions) => succeeded >= completions,
         None => succeeded > 0 && !active,
     };
-    enough.then(|| (End::Success, "CompletionsReached", "Reached expected number of succeeded pods".into()))
+    enough.then(|| ("CompletionsReached", "Reached expected number of succeeded pods".into()))
 }
 
 /// Time until the deadline.
@@ -262,12 +326,12 @@ fn deadline(job: &Job, status: &JobStatus, now: Timestamp) -> Option<Duration> {
 }
 
 /// Ends the Job: first it is told how, then its pods go, then it is finished.
-fn wind_up(plan: &mut Plan, seen: &[Seen<'_>], end: End, reason: &'static str, message: String, now: Timestamp) {
+fn wind_up(plan: &mut Plan, seen: &[Seen<'_>], end: End, reason: &str, message: &str, now: Timestamp) {
     let (target, last) = match end {
         End::Success => ("SuccessCriteriaMet", "Complete"),
         End::Failure => ("FailureTarget", "Failed"),
     };
-    set_condition(&mut plan.status, target, "True", reason, &message, now);
+    set_condition(&mut plan.status, target, "True", reason, message, now);
     let left: Vec<_> = seen.iter().filter(|pod| pods::is_active(pod.pod)).collect();
     plan.delete.extend(left.iter().map(|pod| pod.name.clone()));
     let running = seen.iter().any(|pod| !pods::is_finished(pod.pod));
@@ -276,7 +340,7 @@ fn wind_up(plan: &mut Plan, seen: &[Seen<'_>], end: End, reason: &'static str, m
     if running || !counted {
         return;
     }
-    set_condition(&mut plan.status, last, "True", reason, &message, now);
+    set_condition(&mut plan.status, last, "True", reason, message, now);
     if end == End::Success {
         plan.status.completion_time = Some(Time(now));
     }
@@ -316,11 +380,14 @@ fn set_condition(status: &mut JobStatus, type_: &str, value: &str, reason: &str,
 }
 
 /// Makes the pods that are missing, or deletes those too many.
-fn fill(plan: &mut Plan, wanted: &Wanted, seen: &[Seen<'_>], now: Timestamp) {
+fn fill(plan: &mut Plan, wanted: &Wanted, seen: &[Seen<'_>], failures: Failures, now: Timestamp) {
     let active: Vec<_> = seen.iter().filter(|pod| pods::is_active(pod.pod)).collect();
     let (succeeded, failed) = totals(&plan.status, wanted);
+    let lost = i32::try_from(failures.lost.0.len()).unwrap_or(i32::MAX);
     let room = match wanted.completions {
-        Some(completions) => usize::try_from(completions - succeeded).unwrap_or(0).min(wanted.parallelism),
+        Some(completions) => {
+            usize::try_from(completions - succeeded.saturating_add(lost)).unwrap_or(0).min(wanted.parallelism)
+        }
         // A work queue gets no new workers once one has found it empty.
         None if succeeded > 0 => active.len().min(wanted.parallelism),
         None => wanted.parallelism,
@@ -332,7 +399,9 @@ fn fill(plan: &mut Plan, wanted: &Wanted, seen: &[Seen<'_>], now: Timestamp) {
         plan.delete.extend(names);
         return;
     }
-    let missing = (room - active.len()).min(BURST);
+    let leaving = seen.iter().filter(|pod| pods::is_deleting(pod.pod) && !pods::is_finished(pod.pod) && !pod.failed);
+    let held = if wanted.patient { leaving.count() } else { 0 };
+    let missing = (room - active.len()).saturating_sub(held).min(BURST);
     if missing == 0 {
         return;
     }
@@ -340,11 +409,22 @@ fn fill(plan: &mut Plan, wanted: &Wanted, seen: &[Seen<'_>], now: Timestamp) {
         plan.again = plan.again.into_iter().chain([delay]).min();
         return;
     }
-    plan.create = if wanted.indexed { free_indexes(plan, wanted, &active, missing) } else { vec![None; missing] };
+    plan.create = match wanted.indexed {
+        true => free_indexes(plan, wanted, &active, &failures.lost, missing),
+        false => vec![None; missing],
+    };
+    plan.failures = failures.times;
 }
 
-fn free_indexes(plan: &Plan, wanted: &Wanted, active: &[&Seen<'_>], missing: usize) -> Vec<Option<u32>> {
+fn free_indexes(
+    plan: &Plan,
+    wanted: &Wanted,
+    active: &[&Seen<'_>],
+    lost: &Indexes,
+    missing: usize,
+) -> Vec<Option<u32>> {
     let mut taken = completed(&plan.status, wanted).0;
+    taken.extend(&lost.0);
     taken.extend(active.iter().filter_map(|pod| pod.index));
     let all = 0..u32::try_from(wanted.completions.unwrap_or(0)).unwrap_or(0);
     all.filter(|index| !taken.contains(index)).take(missing).map(Some).collect()

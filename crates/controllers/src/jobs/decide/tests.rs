@@ -230,3 +230,72 @@ proptest! {
         prop_assert_eq!(!complete, bad > limit);
     }
 }
+
+#[test]
+fn ignored_failures_are_replaced_and_not_counted() {
+    let ignore = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]});
+    let job = job(json!({"completions": 1, "backoffLimit": 0, "podFailurePolicy": ignore}));
+    let mut disrupted = member("a", "Failed").as_ref().clone();
+    disrupted.status.get_or_insert_default().conditions =
+        Some(vec![object(json!({"type": "DisruptionTarget", "status": "True"}))]);
+    let plan = decide(&job, &[Arc::new(disrupted)]);
+    assert_eq!((plan.release.as_slice(), plan.create.len()), (["a".to_owned()].as_slice(), 1));
+    assert_eq!(plan.status.uncounted_terminated_pods.as_ref().unwrap().failed, None);
+    assert_eq!(conditions(&decide(&job, &[member("b", "Failed")])), ["FailureTarget"], "others count");
+}
+
+#[test]
+fn an_exit_code_can_end_the_job() {
+    let fatal = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}]});
+    let job = job(json!({"completions": 9, "parallelism": 2, "podFailurePolicy": fatal}));
+    let mut pod = member("a", "Failed").as_ref().clone();
+    pod.status.get_or_insert_default().container_statuses = Some(vec![object(json!({
+        "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 3}}}))]);
+    let plan = decide(&job, &[Arc::new(pod), member("b", "Running")]);
+    let told = condition(&plan.status, "FailureTarget").unwrap();
+    assert_eq!(told.reason.as_deref(), Some("PodFailurePolicy"));
+    assert_eq!((plan.delete, plan.create.len()), (vec!["b".to_owned()], 0));
+}
+
+fn attempt(name: &str, phase: &str, index: u32, failures: i32) -> Arc<Pod> {
+    let mut pod = indexed(name, phase, index).as_ref().clone();
+    pod.metadata.annotations.get_or_insert_default().insert(FAILURES.into(), failures.to_string());
+    Arc::new(pod)
+}
+
+#[test]
+fn indexes_fail_for_themselves() {
+    let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 1});
+    let given = job(spec.clone());
+    let first = decide(&given, &[attempt("a", "Failed", 0, 0), attempt("b", "Running", 1, 0)]);
+    assert_eq!((first.create.as_slice(), first.failures_of(Some(0))), ([Some(0), Some(2)].as_slice(), Some(1)));
+    assert_eq!(first.status.failed_indexes, None);
+    let second = decide(&given, &[attempt("a", "Failed", 0, 1), attempt("b", "Running", 1, 0)]);
+    assert_eq!(second.status.failed_indexes.as_deref(), Some("0"));
+    assert_eq!(second.create, [Some(2)], "the others go on");
+    let all = [attempt("a", "Failed", 0, 1), attempt("b", "Succeeded", 1, 0), attempt("c", "Succeeded", 2, 0)];
+    let last = decide(&given, &all);
+    assert_eq!(condition(&last.status, "FailureTarget").unwrap().reason.as_deref(), Some("FailedIndexes"));
+    let mut strict = spec;
+    strict["maxFailedIndexes"] = json!(0);
+    let ended = decide(&job(strict), &[attempt("a", "Failed", 0, 1), attempt("b", "Running", 1, 0)]);
+    let reason = condition(&ended.status, "FailureTarget").unwrap().reason.clone();
+    assert_eq!(
+        (reason.as_deref(), ended.delete.as_slice()),
+        (Some("MaxFailedIndexesExceeded"), ["b".to_owned()].as_slice())
+    );
+}
+
+#[test]
+fn enough_indexes_can_be_enough() {
+    let policy = json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]});
+    let job = job(json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "successPolicy": policy}));
+    let plan = decide(&job, &[indexed("a", "Succeeded", 1), indexed("b", "Running", 0)]);
+    let told = condition(&plan.status, "SuccessCriteriaMet").unwrap();
+    assert_eq!(
+        (told.reason.as_deref(), told.message.as_deref()),
+        (Some("SuccessPolicy"), Some("Matched rules at index 0"))
+    );
+    assert_eq!(plan.delete, ["b"]);
+}
