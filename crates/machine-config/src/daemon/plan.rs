@@ -35,13 +35,14 @@ pub fn plan(record: &Record, wanted: &Wanted, host: &Host) -> Result<Vec<Change>
     };
     for (path, after) in &wanted.entries {
         let before = host.read(path)?;
-        if !record.owned.contains_key(path) {
-            let (kept, content) = if before == Entry::Absent {
-                (stamp(path), Entry::file("", 0o600))
-            } else {
-                (original(path), before.clone())
+        // What is kept already is the true original: only the record got lost.
+        let unknown = host.read(&original(path))? == Entry::Absent && host.read(&stamp(path))? == Entry::Absent;
+        if !record.owned.contains_key(path) && unknown {
+            let (kept, content) = match &before {
+                Entry::Absent => (stamp(path), Entry::file("", 0o600)),
+                there => (original(path), there.clone()),
             };
-            change(kept.clone(), host.read(&kept)?, &content);
+            change(kept, Entry::Absent, &content);
         }
         change(path.clone(), before, after);
     }
@@ -111,6 +112,17 @@ mod tests {
         assert_eq!((node.at("/etc/old"), node.at("/etc/new")), (shipped, Entry::Absent));
         assert_eq!(node.at("/etc/machine-config-daemon/orig/etc/old.mcdorig"), Entry::Absent);
         assert_eq!(node.at("/etc/machine-config-daemon/noorig/etc/new.mcdnoorig"), Entry::Absent);
+    }
+
+    #[test]
+    fn a_lost_record_does_not_cost_the_originals() {
+        let mut node = Node::new(&[("/etc/old", "shipped")]);
+        node.apply(&[("/etc/old", Entry::file("ours", 0o644)), ("/etc/new", Entry::file("ours", 0o644))]);
+        node.record = Record::baseline();
+        node.apply(&[("/etc/old", Entry::file("2", 0o644)), ("/etc/new", Entry::file("2", 0o644))]);
+        node.apply(&[]);
+        assert_eq!(node.at("/etc/old"), Entry::file("shipped", 0o600));
+        assert_eq!(node.at("/etc/new"), Entry::Absent);
     }
 
     #[test]

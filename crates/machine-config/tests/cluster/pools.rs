@@ -3,20 +3,21 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Event, Node};
 use kube::{
     Api, ResourceExt,
-    api::DeleteParams,
+    api::{DeleteParams, ListParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
 use osc_machine_config::names;
 use osc_objects::MachineConfigPool;
 use serde_json::json;
 
-use crate::kit::{Cluster, FAILS, STUCK, note};
+use crate::kit::{Cluster, FAILS, PATIENCE, STUCK, note, object};
 
 #[tokio::test]
 async fn rows_1_5_6_12_and_30_a_pool_follows_its_configurations() {
@@ -142,6 +143,7 @@ async fn rows_3_7_8_and_29_custom_pools_take_nodes_and_give_them_back() {
     cluster.until_updated("worker", 1).await;
     assert_eq!(note(&cluster.nodes.get("n1").await.unwrap(), names::CURRENT), kata);
     assert_eq!(cluster.configs.get(&kata).await.unwrap().spec.extensions, Some(vec!["sandboxed-containers".into()]));
+    memberships(&cluster).await;
     // Row 29: a bad configuration is cured by a better one.
     let targets: Vec<String> = kata_targets(&cluster, &kata).await;
     cluster.until(&cluster.nodes, "n1", |node| note(node, names::CURRENT) == targets[1]).await;
@@ -169,4 +171,39 @@ async fn kata_targets(cluster: &Cluster, old: &str) -> Vec<String> {
     cluster.file("60-kata", "kata-oc", "/etc/a", "good").await;
     let good = cluster.until_retargeted("kata-oc", &bad).await;
     vec![bad, good]
+}
+
+/// Rows 7 and 8: a node of two custom pools belongs to neither, a master stays one.
+async fn memberships(cluster: &Cluster) {
+    let role = |role: &str, value| json!({"metadata": {"labels": {format!("node-role.kubernetes.io/{role}"): value}}});
+    let count = async |pool: &str, nodes: i32| {
+        let counted =
+            |pool: &MachineConfigPool| pool.status.as_ref().is_some_and(|status| status.machine_count == nodes);
+        cluster.until(&cluster.pools, pool, counted).await;
+    };
+    let infra = json!({"metadata": {"name": "infra"}, "spec": {
+        "machineConfigSelector": {"matchLabels": {names::ROLE: "worker"}},
+        "nodeSelector": {"matchLabels": {"node-role.kubernetes.io/infra": ""}}}});
+    cluster.pools.create(&PostParams::default(), &object(infra)).await.unwrap();
+    cluster.change(&cluster.nodes, "n1", role("infra", json!(""))).await;
+    count("kata-oc", 0).await;
+    count("infra", 0).await;
+    count("worker", 1).await;
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    let told = async {
+        let about = ListParams::default().fields("involvedObject.name=n1,reason=SeveralPools");
+        while events.list(&about).await.unwrap().items.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("an event");
+    cluster.change(&cluster.nodes, "n1", role("infra", json!(null))).await;
+    count("kata-oc", 1).await;
+    for (value, masters) in [(json!(""), 1), (json!(null), 0)] {
+        cluster.change(&cluster.nodes, "n1", role("master", value)).await;
+        count("master", masters).await;
+        count("kata-oc", 1 - masters).await;
+    }
+    cluster.until_updated("kata-oc", 1).await;
+    cluster.pools.delete("infra", &DeleteParams::default()).await.unwrap();
 }
