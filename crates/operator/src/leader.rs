@@ -91,16 +91,22 @@ impl Leader {
         }
     }
 
-    /// Lets others take over at once.
+    /// Lets others take over at once. A renewal that was under way may still arrive, so the
+    /// version is read again as often as needed; the caller sets the limit.
     pub(crate) async fn release(&self) -> Result<(), Error> {
-        let Some(mut lease) = self.api.get_opt(LEASE).await.reading(LEASE)? else { return Ok(()) };
-        let spec = lease.spec.get_or_insert_default();
-        if spec.holder_identity.as_deref() != Some(&self.me) {
-            return Ok(());
+        loop {
+            let Some(mut lease) = self.api.get_opt(LEASE).await.reading(LEASE)? else { return Ok(()) };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() != Some(&self.me) {
+                return Ok(());
+            }
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+            match self.api.replace(LEASE, &PostParams::default(), &lease).await {
+                Err(error) if code(&error) == Some(409) => {}
+                done => return done.during("release lease", LEASE).map(|_| ()),
+            }
         }
-        spec.holder_identity = Some(String::new());
-        spec.lease_duration_seconds = Some(1);
-        self.api.replace(LEASE, &PostParams::default(), &lease).await.during("release lease", LEASE).map(|_| ())
     }
 
     /// Tries once; whether this replica leads now.

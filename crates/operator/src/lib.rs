@@ -25,7 +25,7 @@ mod seen;
 mod triggers;
 mod webhook;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
@@ -143,10 +143,10 @@ async fn lead(
     triggers::start(client, &options.namespace, &wake, &mut watches);
     let mut reconciler = Reconciler::new(client.clone(), Arc::clone(options), Arc::clone(metrics));
     let passes = async {
-        let mut pods = None;
+        let mut pods = PodWatch::default();
         loop {
             let next = reconciler.pass().await;
-            pods = pod_watch(pods, next.blocked_by_pods, client, &wake);
+            pods.look_at(next.blocked_by, client, &wake);
             let woken = tokio::time::timeout(next.again, wake.notified()).await.is_ok();
             if woken {
                 tokio::time::sleep(BURST).await;
@@ -160,18 +160,22 @@ async fn lead(
     }
 }
 
-/// A watch on pods runs exactly while a deletion waits for them.
-fn pod_watch(present: Option<AbortOnDrop>, needed: bool, client: &Client, wake: &Arc<Notify>) -> Option<AbortOnDrop> {
-    if !needed {
-        return None;
-    }
-    present.or_else(|| Some(AbortOnDrop(triggers::pods(client, wake))))
+/// A watch on pods, running exactly while a deletion waits for some.
+#[derive(Default)]
+struct PodWatch {
+    pods: BTreeSet<(String, String)>,
+    task: JoinSet<()>,
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+impl PodWatch {
+    fn look_at(&mut self, pods: BTreeSet<(String, String)>, client: &Client, wake: &Arc<Notify>) {
+        if self.pods == pods {
+            return;
+        }
+        self.task.abort_all();
+        self.pods.clone_from(&pods);
+        if !pods.is_empty() {
+            self.task.spawn(triggers::pods(client.clone(), Arc::clone(wake), pods));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! One pass: look, decide, record, write.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
     options::Options,
     plan::{Plan, Write},
-    seen::Reader,
+    seen::{PodsSeen, Reader, Seen},
 };
 
 /// Limit of one pass.
@@ -34,8 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct Next {
     /// Even if nothing happens, after this time.
     pub again: Duration,
-    /// Whether it waits for pods to end.
-    pub blocked_by_pods: bool,
+    /// Namespaces and names of the pods it waits for.
+    pub blocked_by: BTreeSet<(String, String)>,
 }
 
 /// Makes passes.
@@ -77,7 +77,7 @@ impl Reconciler {
                 let pause = pause(self.failures, error.kind());
                 self.failures = self.failures.saturating_add(1);
                 tracing::warn!(error = chain(&error), retry_ms = pause.as_millis(), "pass failed");
-                Next { again: pause, blocked_by_pods: false }
+                Next { again: pause, blocked_by: BTreeSet::new() }
             }
         }
     }
@@ -90,8 +90,7 @@ impl Reconciler {
         let seen = self.reader.look(Timestamp::now()).await?;
         let plans = decide(&seen, &self.options);
         self.metrics.show(plans.first().map(|plan| &plan.status));
-        let blocked_by_pods =
-            plans.iter().any(|plan| progress_of(&plan.status) == InProgressReason::BlockedByExistingKataPods);
+        let blocked_by = blocking_pods(&seen, &plans);
         let mut again = Duration::from_secs(300);
         let mut failure = None;
         for plan in &plans {
@@ -101,7 +100,7 @@ impl Reconciler {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        failure.map_or(Ok(Next { again, blocked_by_pods }), Err)
+        failure.map_or(Ok(Next { again, blocked_by }), Err)
     }
 
     /// Status first, then the writes. A write that fails ends the plan, and the status says so:
@@ -143,6 +142,16 @@ impl Reconciler {
                 Err(_) => tracing::debug!("event not written in time"),
             }
         }
+    }
+}
+
+fn blocking_pods(seen: &Seen, plans: &[Plan]) -> BTreeSet<(String, String)> {
+    let blocked = |plan: &Plan| progress_of(&plan.status) == InProgressReason::BlockedByExistingKataPods;
+    match &seen.pods {
+        PodsSeen::Listed(pods) if plans.iter().any(blocked) => {
+            pods.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect()
+        }
+        _ => BTreeSet::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! heartbeats of nodes and our own status writes wake nobody.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt::Debug,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -52,12 +52,15 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>, tasks:
     whole.existence(Api::<PartialObjectMeta<MachineConfig>>::all(client));
 }
 
-/// A watch on pods, which there are many of: only while a deletion waits for some to end.
-pub(crate) fn pods(client: &Client, wake: &Arc<Notify>) -> tokio::task::JoinHandle<()> {
-    let stream = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), watcher::Config::default());
-    tokio::spawn(follow(stream, Arc::clone(wake), |pod: &PartialObjectMeta<Pod>| {
-        fingerprint(&(pod.metadata.deletion_timestamp.is_some(), &pod.metadata.resource_version))
-    }))
+/// A watch on some pods: only while a deletion waits for them. Of all others, which there
+/// may be many of, it remembers nothing and wakes nobody.
+pub(crate) async fn pods(client: Client, wake: Arc<Notify>, some: BTreeSet<(String, String)>) {
+    let stream = watcher(Api::<PartialObjectMeta<Pod>>::all(client), watcher::Config::default());
+    let concerned = move |pod: &PartialObjectMeta<Pod>| {
+        let name = (pod.namespace().unwrap_or_default(), pod.name_any());
+        some.contains(&name).then(|| fingerprint(&pod.metadata.resource_version))
+    };
+    follow(stream, wake, concerned).await;
 }
 
 struct Whole<'a> {
@@ -71,7 +74,7 @@ impl Whole<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        self.tasks.spawn(follow(watcher(api, config), Arc::clone(self.wake), print));
+        self.tasks.spawn(follow(watcher(api, config), Arc::clone(self.wake), move |object| Some(print(object))));
     }
 
     /// A watch on which objects there are; there may be large ones.
@@ -83,13 +86,14 @@ impl Whole<'_> {
     }
 }
 
+/// Wakes when an object's print changes; one without a print is nobody's concern.
 async fn follow<K, P>(
     stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send,
     wake: Arc<Notify>,
     print: P,
 ) where
     K: Resource<DynamicType = ()>,
-    P: Fn(&K) -> u64,
+    P: Fn(&K) -> Option<u64>,
 {
     let mut events = std::pin::pin!(stream.default_backoff());
     let mut prints: HashMap<(Option<String>, String), u64> = HashMap::new();
@@ -101,14 +105,13 @@ async fn follow<K, P>(
                 false
             }
             Ok(watcher::Event::InitApply(object)) => {
-                prints.insert(key(&object), print(&object));
+                prints.extend(print(&object).map(|print| (key(&object), print)));
                 false
             }
             // Anything may have happened while there was no watch.
             Ok(watcher::Event::InitDone) => true,
             Ok(watcher::Event::Apply(object)) => {
-                let new = print(&object);
-                prints.insert(key(&object), new) != Some(new)
+                print(&object).is_some_and(|new| prints.insert(key(&object), new) != Some(new))
             }
             Ok(watcher::Event::Delete(object)) => prints.remove(&key(&object)).is_some(),
             Err(error) => {

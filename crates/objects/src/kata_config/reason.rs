@@ -90,6 +90,8 @@ reasons! {
         NoEligibleNodes = "NoEligibleNodes",
         /// The selector matches no node.
         NoMatchingNodes = "NoMatchingNodes",
+        /// A selected node belongs to another custom pool.
+        NodeInOtherPool = "NodeInOtherPool",
         /// A node wants a configuration it cannot reach.
         NodeUnreconcilable = "NodeUnreconcilable",
         /// A node could not be updated.

@@ -46,14 +46,21 @@ pub(super) fn decide(seen: &Seen, topology: &Topology, options: &Options, mut dr
         ));
         return stand_still(draft);
     }
-    let wanted = match selection::wanted(seen, topology, &draft.config.spec) {
-        Ok(wanted) => wanted,
+    let selected = match selection::select(seen, topology, &draft.config.spec) {
+        Ok(selected) => selected,
         Err(problem) => {
             draft.problems.push(problem);
             return stand_still(draft);
         }
     };
-    if wanted.is_empty() {
+    if !selected.taken.is_empty() {
+        let names = health::names(selected.taken.iter().map(|(node, pool)| format!("{node} ({pool})")));
+        let text = format!(
+            "nodes in another custom MachineConfigPool get no sandboxes: {names}; take them out of it, or exclude them \
+             in spec.kataConfigPoolSelector"
+        );
+        draft.problems.push(Problem::new(DegradedReason::NodeInOtherPool, text));
+    } else if selected.wanted.is_empty() {
         let text = "no worker matches: label one, or change spec.kataConfigPoolSelector; nodes of the control plane \
                     do not count";
         draft.problems.push(Problem::new(DegradedReason::NoMatchingNodes, text.into()));
@@ -69,7 +76,7 @@ pub(super) fn decide(seen: &Seen, topology: &Topology, options: &Options, mut dr
         }
     }
     if !topology.is_converged() {
-        move_nodes(seen, &mut draft, &wanted);
+        move_nodes(seen, &mut draft, &selected.wanted);
     }
     let asked_for_more = !draft.writes.is_empty();
     set_log_level(seen, topology, &mut draft);

@@ -344,6 +344,18 @@ fn match_expressions_are_kept_and_stale_labels_removed() {
 }
 
 #[test]
+fn a_node_of_another_custom_pool_is_left_there_and_named() {
+    let mut seen = world(json!({}));
+    let mut infra = pool("infra", 1, WORKER, false);
+    infra.spec.node_selector = Some(osc_objects::LabelSelector::label("infra", ""));
+    seen.pools.insert("infra".into(), infra);
+    the(&mut seen, "w1").labels.insert("infra".into(), String::new());
+    let plan = settle(&mut seen);
+    assert_eq!((labelled(&plan), degraded(&plan)), (vec!["w0"], "NodeInOtherPool"));
+    assert!(plan.status.conditions.of("Degraded").unwrap().message.contains("w1 (infra)"));
+}
+
+#[test]
 fn a_late_worker_is_labelled_and_shows_updating() {
     let mut seen = installed();
     seen.nodes.push(node("w2", &[role::WORKER_LABEL], WORKER, NodeState::Done));
