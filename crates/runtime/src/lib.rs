@@ -6,6 +6,7 @@
 pub mod config;
 pub mod deadline;
 pub mod dirs;
+mod file;
 pub mod id;
 pub mod lines;
 pub mod network;
@@ -14,4 +15,5 @@ pub mod sandbox;
 pub mod share;
 pub mod socket;
 pub mod spec;
+pub mod template;
 pub mod vsock;

@@ -14,6 +14,8 @@ pub enum Action {
     Start,
     /// Remove what a dead shim left behind.
     Delete,
+    /// Make a template of virtual machines: a shim asks itself for it.
+    Template,
     /// Print the version.
     Version,
     /// Print what the runtime is, as a protobuf `RuntimeInfo`.
@@ -35,6 +37,8 @@ pub struct Args {
     pub bundle: Option<PathBuf>,
     /// Log more.
     pub debug: bool,
+    /// What template to make.
+    pub order: String,
 }
 
 /// A command line that cannot be understood.
@@ -75,12 +79,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Args, Args
         id: String::new(),
         bundle: None,
         debug: false,
+        order: String::new(),
     };
     while let Some(argument) = next()? {
         let Some(flag) = argument.strip_prefix('-') else {
             args.action = match argument.as_str() {
                 "start" => Action::Start,
                 "delete" => Action::Delete,
+                "template" => {
+                    args.order = next()?.ok_or_else(|| ArgsError::NoValue(argument.clone()))?;
+                    Action::Template
+                }
                 _ => return Err(ArgsError::UnknownAction(argument)),
             };
             break;
@@ -131,6 +140,7 @@ mod tests {
             id: "c1".into(),
             bundle: Some("/b".into()),
             debug: true,
+            order: String::new(),
         };
         assert_eq!(args.unwrap(), want);
         for (line, want) in [
@@ -139,6 +149,7 @@ mod tests {
             ("--version", Action::Version),
             ("-v", Action::Version),
             ("-info", Action::Info),
+            ("-address /run/c.sock template {}", Action::Template),
         ] {
             assert_eq!(parsed(line).unwrap().action, want, "{line}");
         }
@@ -146,7 +157,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["-colour red", "-id", "restart"] {
+        for line in ["-colour red", "-id", "restart", "template"] {
             assert!(parsed(line).is_err(), "{line}");
         }
     }

@@ -33,6 +33,7 @@ fn run() -> Result<()> {
         Action::Info => out.write_all(&bootstrap::runtime_info())?,
         Action::Start => write!(out, "{}", bootstrap::start(&args, &surroundings(&args)?)?)?,
         Action::Delete => out.write_all(&bootstrap::delete(&args, &surroundings(&args)?)?)?,
+        Action::Template => bootstrap::make_template(&args.order)?,
         Action::Serve => bootstrap::serve(&args, surroundings(&args)?)?,
     }
     Ok(())

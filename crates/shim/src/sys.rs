@@ -24,6 +24,17 @@ pub fn frugal_allocator() {
     }
 }
 
+/// Lets everything else run before this process and those it starts.
+///
+/// # Errors
+/// None in practice: anybody may become nicer.
+pub fn be_nice() -> io::Result<()> {
+    const NICEST: libc::c_int = 19;
+    // SAFETY: the call takes integers only; 0 is the calling process.
+    let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICEST) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 extern "C" fn nothing(_: libc::c_int) {}
 
 /// Lets this process do nothing on `number`. Programs it starts get the default
@@ -37,13 +48,14 @@ pub fn disregard(number: Signal) -> nix::Result<()> {
     unsafe { sigaction(number, &action) }.map(drop)
 }
 
-/// Takes over the descriptor `number` that the parent process left open for us.
+/// Takes over the descriptor `number` that the parent process left open for us; what we
+/// start does not get it.
 ///
 /// # Errors
 /// `EBADF` when it is not open.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl with F_GETFD reads a flag and nothing else, whatever the number.
-    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+    // SAFETY: fcntl with F_SETFD sets a flag and nothing else, whatever the number.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     // SAFETY: it is open, and called once at start, before anything else could

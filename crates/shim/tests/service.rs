@@ -35,8 +35,13 @@ struct Shim {
 
 async fn shim() -> Shim {
     let dir = tempfile::tempdir().unwrap();
-    let environment =
-        Environment { namespace: "test".into(), dirs: Dirs::new(dir.path()), config_file: None, silent: true };
+    let environment = Environment {
+        namespace: "test".into(),
+        dirs: Dirs::new(dir.path()),
+        config_file: None,
+        silent: true,
+        maker: None,
+    };
     let exit = CancellationToken::new();
     let (events, _) = Events::start(None, "test");
     let pod = Pod::new(environment, events, exit.clone());

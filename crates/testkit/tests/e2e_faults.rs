@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod templates;
+
 use std::{thread, time::Duration};
 
 use osc_testkit::{

@@ -10,12 +10,12 @@ use regex_lite::Regex;
 
 use super::{
     error::Problem,
-    keys::{AGENT, QEMU, RUNTIME},
+    keys::{AGENT, FACTORY, QEMU, RUNTIME},
     load::Host,
-    raw::{Raw, RawAgent, RawQemu, RawRuntime},
+    raw::{Raw, RawAgent, RawFactory, RawQemu, RawRuntime},
     types::{
         Accelerator, Agent, BindMount, CacheMode, GuestRoot, Hypervisor, KernelModule, LEAST_MEMORY, MachineType, Mib,
-        NetworkModel, Runtime, VirtioFs,
+        NetworkModel, Runtime, Templates, VirtioFs,
     },
 };
 
@@ -30,7 +30,13 @@ const CREATE: Duration = Duration::from_secs(60);
 /// `problems`: wrong values are replaced by usable ones so that checking goes on.
 pub(super) fn check(raw: Raw, host: &Host, problems: &mut Vec<Problem>) -> (Hypervisor, Agent, Runtime) {
     let create = raw.runtime.create_container_timeout;
-    let hypervisor = hypervisor(raw.hypervisor.qemu, host, &mut Check { section: QEMU, problems });
+    let mut qemu = raw.hypervisor.qemu;
+    let factory = RawFactory {
+        enable_template: qemu.factory.enable_template.or(raw.factory.enable_template),
+        template_path: qemu.factory.template_path.take().or(raw.factory.template_path),
+    };
+    let templates = templates(factory, host, &mut Check { section: FACTORY, problems });
+    let hypervisor = hypervisor(qemu, templates, host, &mut Check { section: QEMU, problems });
     let agent = agent(raw.agent.kata, create, &mut Check { section: AGENT, problems });
     let runtime = runtime(raw.runtime, &mut Check { section: RUNTIME, problems });
     (hypervisor, agent, runtime)
@@ -100,7 +106,15 @@ fn plain_path(path: &str) -> bool {
     path.starts_with('/') && !path.chars().any(char::is_control)
 }
 
-fn hypervisor(raw: RawQemu, host: &Host, c: &mut Check<'_>) -> Hypervisor {
+fn templates(raw: RawFactory, host: &Host, c: &mut Check<'_>) -> Templates {
+    let dir = match raw.template_path {
+        Some(path) if !path.is_empty() => c.path("template_path", path),
+        _ => host.guest.with_file_name("templates"),
+    };
+    Templates { enabled: raw.enable_template.unwrap_or(false), dir }
+}
+
+fn hypervisor(raw: RawQemu, templates: Templates, host: &Host, c: &mut Check<'_>) -> Hypervisor {
     let vcpus = vcpus(raw.default_vcpus, host, c);
     let memory =
         Mib(c.number("default_memory", raw.default_memory, LEAST_MEMORY.0.cast_signed(), i64::from(u32::MAX)).into());
@@ -144,6 +158,7 @@ fn hypervisor(raw: RawQemu, host: &Host, c: &mut Check<'_>) -> Hypervisor {
         seccomp_sandbox: c.options("seccompsandbox", raw.seccompsandbox),
         guest_hook_path: c.line("guest_hook_path", raw.guest_hook_path),
         debug: raw.enable_debug,
+        templates,
         enable_annotations,
         enable_annotations_text,
         valid_hypervisor_paths: raw.valid_hypervisor_paths,

@@ -291,10 +291,22 @@ pub(super) const KEYS: &[Key] = &[
     idle(QEMU, "snp_id_auth", Type::Text),
     idle(QEMU, "tdx_quote_generation_service_socket_port", Type::Int),
     idle(QEMU, "log_level", Type::Text),
-    only(QEMU_FACTORY, "enable_template", OFF),
-    idle(QEMU_FACTORY, "template_path", Type::Text),
-    only(FACTORY, "enable_template", OFF),
-    idle(FACTORY, "template_path", Type::Text),
+    // Where the Rust runtime has it: wins over the other.
+    optional(QEMU_FACTORY, "enable_template", Bool(false), ""),
+    optional(QEMU_FACTORY, "template_path", Text(""), ""),
+    set(
+        FACTORY,
+        "enable_template",
+        Bool(false),
+        "Let a sandbox go on from a machine of the same shape that has booted before, instead of booting its own.\n\
+         Has an effect on emulated machines with an initrd.",
+    ),
+    set(
+        FACTORY,
+        "template_path",
+        Text(""),
+        "Directory the booted machines are kept in. Empty: templates beside the installed guest image.",
+    ),
     only(FACTORY, "vm_cache_number", ZERO),
     idle(FACTORY, "vm_cache_endpoint", Type::Text),
     set(AGENT, "enable_debug", Bool(false), "Debug messages of the agent."),

@@ -34,5 +34,5 @@ pub use load::Host;
 pub use render::{DefaultPaths, default_toml};
 pub use types::{
     Accelerator, Agent, BindMount, CacheMode, Config, GuestRoot, Hypervisor, KernelModule, LEAST_MEMORY, MachineType,
-    Mib, NetworkModel, Runtime, VirtioFs,
+    Mib, NetworkModel, Runtime, Templates, VirtioFs,
 };

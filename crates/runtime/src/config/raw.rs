@@ -8,6 +8,15 @@ pub(super) struct Raw {
     pub hypervisor: RawHypervisors,
     pub agent: RawAgents,
     pub runtime: RawRuntime,
+    pub factory: RawFactory,
+}
+
+/// `[factory]`, which the Rust runtime has below the hypervisor.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFactory {
+    pub enable_template: Option<bool>,
+    pub template_path: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,6 +69,8 @@ pub(super) struct RawQemu {
     pub valid_hypervisor_paths: Vec<String>,
     pub valid_virtio_fs_daemon_paths: Vec<String>,
     pub valid_entropy_sources: Vec<String>,
+    #[serde(default)]
+    pub factory: RawFactory,
 }
 
 #[derive(Debug, Deserialize)]

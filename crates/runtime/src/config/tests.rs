@@ -118,7 +118,8 @@ fn wrong_settings_are_named_with_what_is_allowed() {
         ("runtime", "sandbox_bind_mounts = [\"relative\"]", "absolute path"),
         ("runtime", "sandbox_bind_mounts = [\"/\"]", "absolute path"),
         ("runtime", "kubelet_root_dir = \"\"", "absolute path"),
-        ("factory", "enable_template = true", "not supported; only false"),
+        ("factory", "vm_cache_number = 1", "not supported; only 0"),
+        ("factory", "template_path = \"templates\"", "absolute path"),
     ] {
         let error = Config::for_host(&format!("[{section}]\n{line}"), host()).unwrap_err();
         let ConfigError::Invalid { problems, .. } = &error else { panic!("{line}: {error}") };

@@ -164,6 +164,8 @@ pub struct Hypervisor {
     pub guest_hook_path: String,
     /// Debug output of QEMU, guest kernel and console.
     pub debug: bool,
+    /// Machines that have booted before.
+    pub templates: Templates,
     /// Which annotations below `io.katacontainers.config.hypervisor.` a pod may use.
     pub(super) enable_annotations: Vec<Regex>,
     /// The same expressions as written, for messages.
@@ -186,6 +188,15 @@ pub enum GuestRoot {
         /// `ext4`, `xfs` or `erofs`.
         fs: String,
     },
+}
+
+/// `[factory]`: machines that have booted before, which sandboxes go on from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Templates {
+    /// Whether they are made and used.
+    pub enabled: bool,
+    /// Where they are kept.
+    pub dir: PathBuf,
 }
 
 /// The shared file system's daemon and device.

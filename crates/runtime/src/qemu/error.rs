@@ -89,6 +89,16 @@ pub enum BootError {
         /// What it left behind.
         evidence: Box<Evidence>,
     },
+    /// A device could not be added to a machine that was to go on from a saved state.
+    #[error("QEMU of sandbox {name} does not take a device{evidence}")]
+    Device {
+        /// The sandbox.
+        name: String,
+        /// What it left behind.
+        evidence: Box<Evidence>,
+        /// Why.
+        source: Box<HotplugError>,
+    },
     /// QEMU's control socket misbehaved.
     #[error("QEMU of sandbox {name} refuses control{evidence}")]
     Control {
@@ -113,6 +123,7 @@ impl BootError {
             | Self::Spawn { source, .. } => Kind::of_io(source),
             Self::Place { .. } | Self::Ended { .. } => Kind::Unavailable,
             Self::Slow { .. } => Kind::Timeout,
+            Self::Device { source, .. } => source.kind(),
             Self::Control { source, .. } => source.kind(),
         }
     }

@@ -1,12 +1,13 @@
 //! A machine from launch to end.
 //!
 //! ```text
-//!  launch() ─► Machine<Spawned> ─ connect() ─► Machine<Running> ─ stop() ─► gone
-//!                   │ error, drop                  │ drop
-//!                   └──────────► killed, reaped ◄──┘
+//!  launch() or
+//!  restore() ─► Machine<Spawned> ─ connect() ─► Machine<Running> ─ stop() ─► gone
+//!                    │ error, drop                  │ drop
+//!                    └──────────► killed, reaped ◄──┘
 //! ```
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{fs::File, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use nix::fcntl::OFlag;
 use tokio::{
@@ -18,12 +19,13 @@ use tokio::{
 use super::{
     command::{Channels, CommandLine, VsockLink},
     console::{self, Label},
-    error::{BootError, Evidence, StopError},
-    hotplug::Inventory,
+    error::{BootError, Evidence, HotplugError, StopError},
+    hotplug::{Inventory, Late},
     kernel::clock_word,
-    preload::{Preloaded, preload},
+    preload::{Preloaded, preload, preload_running},
     process::{Exit, Launch, Process},
     qmp::{Client, Event, QmpError, RunState},
+    saved::{self, Saved},
     spec::{MemoryBackend, VmSpec, VsockDevice},
     stderr, sys,
 };
@@ -46,6 +48,14 @@ pub struct Machine<S> {
 pub struct Spawned {
     qmp: UnixStream,
     inventory: Inventory,
+    incoming: Option<Incoming>,
+}
+
+/// What a machine that does not boot goes on from.
+#[derive(Debug)]
+struct Incoming {
+    state: OwnedFd,
+    late: Late,
 }
 
 /// The guest executes.
@@ -77,9 +87,30 @@ pub async fn launch(
     spec: VmSpec,
     place: impl FnOnce(i32) -> io::Result<()> + Send + 'static,
 ) -> Result<Machine<Spawned>, BootError> {
+    start_process(spec, None, place).await
+}
+
+/// As [`launch`], for a machine that goes on from `saved`, which was booted with the
+/// same specification but without network cards, socket device and shared files.
+///
+/// # Errors
+/// [`BootError`]; nothing is left then.
+pub async fn restore(
+    spec: VmSpec,
+    saved: Saved,
+    place: impl FnOnce(i32) -> io::Result<()> + Send + 'static,
+) -> Result<Machine<Spawned>, BootError> {
+    start_process(spec, Some(saved), place).await
+}
+
+async fn start_process(
+    spec: VmSpec,
+    saved: Option<Saved>,
+    place: impl FnOnce(i32) -> io::Result<()> + Send + 'static,
+) -> Result<Machine<Spawned>, BootError> {
     check_files(&spec)?;
     let files = vec![spec.qmp_socket(), spec.console_socket(), spec.pid_file()];
-    let spawned = spawn(spec, place).await;
+    let spawned = spawn(spec, saved, place).await;
     match spawned {
         Ok((body, state)) => Ok(Machine { body: Body { files, ..body }, state }),
         Err(error) => {
@@ -92,22 +123,26 @@ pub async fn launch(
 
 async fn spawn(
     mut spec: VmSpec,
+    saved: Option<Saved>,
     place: impl FnOnce(i32) -> io::Result<()> + Send + 'static,
 ) -> Result<(Body, Spawned), BootError> {
     let inventory = Inventory::of(&spec);
     let (qmp, qmp_listener) = control(&spec)?;
     let (console, console_end) = console(&spec)?;
-    let channels = Channels {
-        qmp: qmp_listener,
-        console: console_end,
-        vsock: vsock(spec.vsock.take())?,
-        share: spec.share.as_ref().map(|share| dial(share.socket.clone())).transpose()?,
-    };
+    let vsock = vsock(spec.vsock.take())?;
+    let share = spec.share.as_ref().map(|share| dial(share.socket.clone())).transpose()?;
+    let mut channels = Channels { qmp: qmp_listener, console: console_end, vsock, share };
     if let Some(word) = clock_word(spec.accelerator, sys::tsc_khz()) {
         spec.boot.command_line = format!("{word} {}", spec.boot.command_line);
     }
-    let preloaded = preloaded(&spec).await?;
-    let line = CommandLine::build(&mut spec, channels, preloaded)?;
+    let (memory, state) = saved.map(|saved| (saved.memory, saved.state)).unzip();
+    let late = state.is_some().then(|| late(&mut spec, &mut channels));
+    let preloaded = preloaded(&spec, memory).await?;
+    let mut line = CommandLine::build(&mut spec, channels, preloaded)?;
+    let incoming = state.zip(late).map(|(state, late)| Incoming { state: state.into(), late });
+    if incoming.is_some() {
+        line.await_state();
+    }
     let failed =
         |source| BootError::Spawn { binary: spec.binary.clone(), cure: "the host is out of descriptors", source };
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(errno.into()))?;
@@ -121,16 +156,31 @@ async fn spawn(
     };
     let process = Process::spawn(launch, place).await?;
     let (stderr, logging) = stderr::follow(reader, process.pid()).map_err(failed)?;
-    Ok((Body { name: spec.name, process, console, stderr, logging, files: Vec::new() }, Spawned { qmp, inventory }))
+    let body = Body { name: spec.name, process, console, stderr, logging, files: Vec::new() };
+    Ok((body, Spawned { qmp, inventory, incoming }))
 }
 
-/// Memory with the kernel in it, where memory can be made without QEMU.
-async fn preloaded(spec: &VmSpec) -> Result<Option<Preloaded>, BootError> {
+/// Takes what no saved machine has out of the specification.
+fn late(spec: &mut VmSpec, channels: &mut Channels) -> Late {
+    Late {
+        share: spec.share.take().zip(channels.share.take()),
+        nics: std::mem::take(&mut spec.nics),
+        vsock: channels.vsock.take(),
+    }
+}
+
+/// Memory with the kernel in it, where memory can be made without QEMU; `running` is
+/// such memory already.
+async fn preloaded(spec: &VmSpec, running: Option<File>) -> Result<Option<Preloaded>, BootError> {
     if spec.memory.backend != MemoryBackend::Memfd {
         return Ok(None);
     }
     let (kernel, size) = (spec.boot.kernel.clone(), spec.memory.boot);
-    let loaded = spawn_blocking(move || preload(&kernel, size)).await.map_err(io::Error::other).flatten();
+    let load = move || match running {
+        Some(memory) => preload_running(&kernel, size, memory).map(Some),
+        None => preload(&kernel, size),
+    };
+    let loaded = spawn_blocking(load).await.map_err(io::Error::other).flatten();
     loaded.map_err(|source| BootError::Kernel { path: spec.boot.kernel.clone(), source })
 }
 
@@ -234,21 +284,40 @@ impl Machine<Spawned> {
     /// # Errors
     /// [`BootError`] with the last words of QEMU and guest; nothing is left then.
     pub async fn connect(self, by: Deadline) -> Result<Machine<Running>, BootError> {
-        let Self { body, state: Spawned { qmp, inventory } } = self;
+        let Self { body, state: Spawned { qmp, inventory, incoming } } = self;
+        let (state, late) = incoming.map(|incoming| (incoming.state, incoming.late)).unzip();
         let mut exited = body.process.exited();
+        let connect = async {
+            match state {
+                Some(state) => saved::load(qmp, state, by).await,
+                None => start(qmp, by).await,
+            }
+        };
         let outcome = tokio::select! {
             biased;
             exit = gone(&mut exited) => Err(Failure::Ended(exit)),
-            connected = start(qmp, by) => connected.map_err(Failure::Control),
+            connected = connect => connected.map_err(Failure::Control),
         };
-        match outcome {
-            Ok(qmp) => Ok(Machine { body, state: Running { qmp, inventory } }),
-            Err(failure) => Err(body.fail(failure, by).await),
+        let qmp = match outcome {
+            Ok(qmp) => qmp,
+            Err(failure) => return Err(body.fail(failure, by).await),
+        };
+        let mut machine = Machine { body, state: Running { qmp, inventory } };
+        let Some(late) = late else { return Ok(machine) };
+        match machine.go_on(late, by).await {
+            Ok(()) => Ok(machine),
+            Err(failure) => Err(machine.body.fail(failure, by).await),
         }
     }
 }
 
 impl Machine<Running> {
+    /// Completes a machine with a loaded state and lets it execute.
+    async fn go_on(&mut self, late: Late, by: Deadline) -> Result<(), Failure> {
+        self.add_late(late, by).await.map_err(Failure::Device)?;
+        self.resume(by).await.map_err(Failure::Control)
+    }
+
     /// What happens to the machine from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.state.qmp.events()
@@ -283,6 +352,7 @@ impl Machine<Running> {
 enum Failure {
     Ended(Exit),
     Control(QmpError),
+    Device(HotplugError),
 }
 
 async fn start(qmp: UnixStream, by: Deadline) -> Result<Client, QmpError> {
@@ -325,7 +395,8 @@ impl Body {
     async fn fail(mut self, failure: Failure, by: Deadline) -> BootError {
         // QEMU that dies closes its control socket first: give the exit a moment to show, it says more.
         let failure = match failure {
-            Failure::Control(QmpError::Lost { .. }) => {
+            Failure::Control(QmpError::Lost { .. })
+            | Failure::Device(HotplugError::Qmp { source: QmpError::Lost { .. }, .. }) => {
                 let exit = Deadline::after(LAST_WORDS).run(gone(&mut self.process.exited())).await;
                 exit.map_or(failure, Failure::Ended)
             }
@@ -343,6 +414,7 @@ impl Body {
             Failure::Ended(exit) => BootError::Ended { name, exit, evidence },
             Failure::Control(QmpError::Silent { .. }) => BootError::Slow { name, waited: by.total(), evidence },
             Failure::Control(source) => BootError::Control { name, evidence, source },
+            Failure::Device(source) => BootError::Device { name, evidence, source: Box::new(source) },
         }
     }
 }

@@ -15,16 +15,19 @@ mod machine;
 mod preload;
 mod process;
 mod qmp;
+mod saved;
 mod spec;
 mod stderr;
 mod sys;
 
+pub(crate) use self::preload::guest_memory;
 pub use self::{
     error::{BootError, Evidence, HotplugError, StopError},
     hotplug::Disk,
     kernel::kernel_command_line,
-    machine::{Machine, Running, START_LIMIT, Spawned, launch},
+    machine::{Machine, Running, START_LIMIT, Spawned, launch, restore},
     process::Exit,
-    qmp::{Event, QmpError, RunState},
+    qmp::{Event, QmpError, RunState, Transfer},
+    saved::Saved,
     spec::{Accelerator, Boot, Cpus, Memory, MemoryBackend, Nic, PciPath, Root, SharedFs, Uuid, VmSpec, VsockDevice},
 };

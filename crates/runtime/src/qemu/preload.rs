@@ -60,18 +60,53 @@ struct Segment {
 ///
 /// Blocks for as long as it takes to read the kernel.
 pub(super) fn preload(kernel: &Path, size: Mib) -> io::Result<Option<Preloaded>> {
-    let file = File::open(kernel)?;
-    let mut head = Vec::with_capacity(HEAD);
-    (&file).take(HEAD as u64).read_to_end(&mut head)?;
-    let limit = HOLE.min(size.bytes());
-    let Some(segments) = segments(&head, limit) else { return Ok(None) };
+    let Some(kernel) = Kernel::open(kernel, size)? else { return Ok(None) };
+    let memory = guest_memory(size)?;
+    for segment in kernel.segments.iter().filter(|segment| segment.kind == PT_LOAD) {
+        load(&kernel.file, &memory, *segment)?;
+    }
+    Ok(Some(Preloaded { memory, stub: kernel.stub()? }))
+}
+
+/// The same with `memory` that has a running kernel in it.
+///
+/// # Errors
+/// `InvalidData` for a kernel [`preload`] leaves to QEMU.
+pub(super) fn preload_running(kernel: &Path, size: Mib, memory: File) -> io::Result<Preloaded> {
+    let kernel = Kernel::open(kernel, size)?.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Preloaded { memory, stub: kernel.stub()? })
+}
+
+/// A kernel file that was understood.
+struct Kernel {
+    file: File,
+    head: Vec<u8>,
+    segments: Vec<Segment>,
+}
+
+impl Kernel {
+    /// `None` for one that is no ELF kernel that fits into memory of `size`.
+    fn open(path: &Path, size: Mib) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let mut head = Vec::with_capacity(HEAD);
+        (&file).take(HEAD as u64).read_to_end(&mut head)?;
+        let segments = segments(&head, HOLE.min(size.bytes()));
+        Ok(segments.map(|segments| Self { file, head, segments }))
+    }
+
+    fn stub(&self) -> io::Result<File> {
+        stub(&self.file, &self.head, &self.segments)
+    }
+}
+
+/// New memory of `size`, all of it zero.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn guest_memory(size: Mib) -> io::Result<File> {
     let memory = anonymous(c"guest-memory")?;
     memory.set_len(size.bytes())?;
-    for segment in segments.iter().filter(|segment| segment.kind == PT_LOAD) {
-        load(&file, &memory, *segment)?;
-    }
-    let stub = stub(&file, &head, &segments)?;
-    Ok(Some(Preloaded { memory, stub }))
+    Ok(memory)
 }
 
 fn anonymous(name: &std::ffi::CStr) -> io::Result<File> {

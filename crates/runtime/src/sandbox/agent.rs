@@ -180,6 +180,10 @@ calls! {
     get_guest_details / "GuestDetailsRequest" (agent::GuestDetailsRequest) -> agent::GuestDetailsResponse, request;
     /// Brings hot-plugged processors and memory into use.
     online_cpu_mem / "OnlineCPUMemRequest" (agent::OnlineCPUMemRequest) -> Empty, request;
+    /// Mixes randomness of the host into the guest's.
+    reseed_random_dev / "ReseedRandomDevRequest" (agent::ReseedRandomDevRequest) -> Empty, request;
+    /// Sets the guest's clock.
+    set_guest_date_time / "SetGuestDateTimeRequest" (agent::SetGuestDateTimeRequest) -> Empty, request;
     /// Configures one interface.
     update_interface / "UpdateInterfaceRequest" (agent::UpdateInterfaceRequest) -> types::Interface, request;
     /// Replaces the routes.

@@ -2,17 +2,24 @@
 //!
 //! ```text
 //!  enter cgroup ─┬─ virtiofsd ───┐
-//!                ├─ network ─────┤         ┌─ QMP, hooks, late network ─┐
-//!                ├─ vsock ───────┼─► QEMU ─┤                            ├─► guest prepared
-//!                └─ accelerator ─┘         └─ agent answers ────────────┘
+//!                ├─ network ─────┤         ┌─ QMP, hooks ───┐
+//!                ├─ vsock ───────┼─► QEMU ─┤                ├─► late network ─► guest prepared
+//!                └─ accelerator ─┘         └─ agent answers ┘
 //! ```
+//!
+//! With a template of the machine's shape QEMU goes on from there instead of booting,
+//! see [`restore`]; should that fail, all of it is undone and done again without.
 //!
 //! Whatever is made is put into [`Held`] or the record before the next step, so that
 //! a boot that fails or is given up half way leaves nothing unknown.
 
-use std::{os::unix::fs::DirBuilderExt, path::PathBuf, time::Instant};
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use osc_agent_protocol::names;
+use osc_agent_protocol::{kind::chain, names};
 use ttrpc::asynchronous::transport::Socket;
 
 use super::{
@@ -28,14 +35,19 @@ use super::{
     machine::{self, Parts},
     owner::save,
     record::Record,
+    restore,
 };
 use crate::{
     deadline::Deadline,
     qemu::{self, Machine, SharedFs, Spawned, VmSpec},
     share::{DaemonSpec, Virtiofsd},
     spec::{self, Limits as SpecLimits, Size},
+    template::Template,
     vsock::{Vsock, VsockError, VsockStream},
 };
+
+/// How long giving up a machine that did not go on from a template may take.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Fills in what the record has to know before anything is made.
 pub(super) fn plan(request: &Request, record: &mut Record) -> Result<(), SandboxError> {
@@ -69,14 +81,58 @@ pub(super) fn main_group(request: &Request) -> PathBuf {
     groups(request).swap_remove(0)
 }
 
-/// Boots the machine of `shared` and prepares its guest.
+/// Boots the machine of `shared` and prepares its guest, or lets it go on from a
+/// template. When that fails, it boots.
 pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) -> Result<(Agent, u32), SandboxError> {
+    let request = &shared.request;
+    match attempt(shared, record, held, request.config.hypervisor.templates.enabled).await {
+        Err(error @ SandboxError::Restore { .. }) => {
+            tracing::warn!(sandbox.id = %request.id, error = chain(&error), "template given up");
+            held.release_processes(Deadline::after(RELEASE)).await;
+            let netns = links::own_path(&request.dirs, &request.id);
+            let given_up = links::remove(&netns);
+            given_up.map_err(|source| SandboxError::File { action: "give up", path: netns, source })?;
+            attempt(shared, record, held, false).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// Starts the machine once. Only with `restore` it may go on from a template.
+async fn attempt(
+    shared: &Shared,
+    record: &mut Record,
+    held: &mut Held,
+    restore: bool,
+) -> Result<(Agent, u32), SandboxError> {
     let began = Instant::now();
     let (spec, size) = surroundings(shared, record, held).await?;
     let id = &shared.request.id;
     tracing::debug!(sandbox.id = %id, elapsed_ms = millis(began), "surroundings ready");
+    let template = if restore { restore::choose(shared, &spec, held).await } else { None };
+    let shape = template.as_ref().map(|template| template.shape().clone());
+    let mut reached = false;
+    let outcome = run(shared, record, held, Start { spec, size, template, began }, &mut reached).await;
+    match (outcome, shape) {
+        // What fails after the agent was reached has other reasons.
+        (Err(error), Some(shape)) if !reached => {
+            restore::reject(shared, shape, &error).await;
+            Err(SandboxError::Restore { id: id.clone(), source: Box::new(error) })
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Starts the machine as long as its file server lives.
+async fn run(
+    shared: &Shared,
+    record: &mut Record,
+    held: &mut Held,
+    what: Start,
+    reached: &mut bool,
+) -> Result<(Agent, u32), SandboxError> {
     let mut file_server = held.file_server_end();
-    let started = start(shared, record, held, spec, size, began);
+    let started = start(shared, record, held, what, reached);
     tokio::pin!(started);
     let how = tokio::select! {
         biased;
@@ -85,48 +141,66 @@ pub(super) async fn boot(shared: &Shared, record: &mut Record, held: &mut Held) 
     };
     // It also ends because the machine did, whose end says more.
     let started = Deadline::after(LAST_WORDS).run(started).await;
-    started.unwrap_or_else(|_| Err(SandboxError::FileServerEnded { id: id.clone(), how }))
+    started.unwrap_or_else(|_| Err(SandboxError::FileServerEnded { id: shared.request.id.clone(), how }))
 }
 
-/// Starts the machine and prepares its guest.
+/// The machine to start.
+struct Start {
+    spec: VmSpec,
+    size: Size,
+    template: Option<Template>,
+    began: Instant,
+}
+
+/// Starts the machine and prepares its guest. `reached` becomes true with the agent.
 async fn start(
     shared: &Shared,
     record: &mut Record,
     held: &mut Held,
-    spec: VmSpec,
-    size: Size,
-    began: Instant,
+    what: Start,
+    reached: &mut bool,
 ) -> Result<(Agent, u32), SandboxError> {
+    let Start { spec, size, template, began } = what;
     let request = &shared.request;
-    let accelerator = spec.accelerator;
-    let machine = qemu::launch(spec, |_| Ok(())).await?;
-    let pid = machine.pid().cast_unsigned();
-    let _ = shared.pid.set(pid);
-    record.hypervisor = Identity::of(pid).ok();
-    save(request, record)?;
-    tracing::debug!(sandbox.id = %request.id, elapsed_ms = millis(began), "hypervisor started");
-
-    let by = Deadline::after(request.config.agent.dial_timeout.max(qemu::START_LIMIT));
-    let dialled = reach_agent(request, held.vsock.as_ref(), &machine, by);
-    let started = async {
-        let mut machine = machine.connect(Deadline::after(qemu::START_LIMIT)).await?;
-        run_hooks(shared, pid).await?;
-        let late = match &mut held.network {
-            Some(network) => links::plug_late(request, network, &mut machine).await?,
-            None => None,
-        };
-        Ok::<_, SandboxError>((machine, late))
+    let (id, accelerator, restored) = (&request.id, spec.accelerator, template.is_some());
+    let cards: Vec<String> = spec.nics.iter().map(|nic| nic.id.clone()).collect();
+    let machine = match template {
+        Some(template) => restore::machine(request, spec, template).await?,
+        None => qemu::launch(spec, |_| Ok(())).await?,
     };
-    let (started, dialled) = tokio::join!(started, dialled);
-    // What QEMU said when it ended explains more than the silence that followed.
-    let (machine, late) = started?;
-    held.own(machine, size.vcpus, accelerator);
-    let stream = dialled?;
-    tracing::info!(sandbox.id = %request.id, elapsed_ms = millis(began), "agent reached");
+    let pid = machine.pid().cast_unsigned();
+    shared.pid.set(pid);
+    record.hypervisor = Identity::of(pid).ok();
+    record.restored = restored;
+    save(request, record)?;
+    tracing::debug!(sandbox.id = %id, elapsed_ms = millis(began), "hypervisor started");
 
-    let agent = Agent::new(Socket::new(stream), limits(request), shared.agent_durations.clone());
+    let limit = if restored { restore::LIMIT } else { request.config.agent.dial_timeout.max(qemu::START_LIMIT) };
+    let dialled = reach_agent(request, held.vsock.as_ref(), &machine, Deadline::after(limit));
+    let connected = async {
+        let machine = machine.connect(Deadline::after(qemu::START_LIMIT)).await?;
+        if !restored {
+            run_hooks(shared, pid).await?;
+        }
+        Ok::<_, SandboxError>(machine)
+    };
+    let (connected, dialled) = tokio::join!(connected, dialled);
+    // What QEMU said when it ended explains more than the silence that followed.
+    held.own(connected?, size.vcpus, accelerator);
+    let agent = Agent::new(Socket::new(dialled?), limits(request), shared.agent_durations.clone());
+    if restored {
+        restore::refresh(&agent, request).await?;
+    }
+    *reached = true;
+    tracing::info!(sandbox.id = %id, restored, elapsed_ms = millis(began), "agent reached");
+
+    if restored {
+        // Not before it is sure that the machine stays: hooks run once.
+        run_hooks(shared, pid).await?;
+    }
+    let late = held.late_interfaces(request, &cards).await?;
     guest::prepare(&agent, request, held.network.as_ref(), late).await?;
-    tracing::info!(sandbox.id = %request.id, elapsed_ms = millis(began), "sandbox ready");
+    tracing::info!(sandbox.id = %id, elapsed_ms = millis(began), "sandbox ready");
     Ok((agent, pid))
 }
 
@@ -147,7 +221,8 @@ async fn surroundings(shared: &Shared, record: &mut Record, held: &mut Held) -> 
     entered.map_err(|source| SandboxError::Cgroup { path: group, source })?;
 
     let daemon = held.virtiofsd.insert(start_file_server(shared)?);
-    record.virtiofsd = Identity::of(*shared.file_server.get_or_init(|| daemon.pid())).ok();
+    shared.file_server.set(daemon.pid());
+    record.virtiofsd = Identity::of(daemon.pid()).ok();
     let vsock = held.vsock.insert(Vsock::open(&request.dirs.sandbox(&request.id))?);
     let url = vsock.address(request.config.agent.server_port).to_string();
     record.agent_url = Some(shared.agent_url.get_or_init(|| url).clone());

@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{dirs::Dirs, id::SandboxId};
@@ -222,7 +223,7 @@ impl Cgroups {
 }
 
 /// Where a process was in each hierarchy before it entered a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Home(Vec<PathBuf>);
 
 /// The group of a sandbox whose pod asked for `cgroups_path` (OCI

@@ -143,6 +143,14 @@ pub enum SandboxError {
     /// The machine did not start.
     #[error(transparent)]
     Machine(#[from] BootError),
+    /// The machine did not go on from a template. The sandbox then boots.
+    #[error("sandbox {id} cannot go on from a template: it boots instead")]
+    Restore {
+        /// The sandbox.
+        id: SandboxId,
+        /// Why.
+        source: Box<SandboxError>,
+    },
     /// The machine could not be resized.
     #[error(transparent)]
     Hotplug(#[from] HotplugError),
@@ -173,6 +181,7 @@ impl SandboxError {
             Self::Share(error) => error.kind(),
             Self::Vsock(error) => error.kind(),
             Self::Machine(error) => error.kind(),
+            Self::Restore { source, .. } => source.kind(),
             Self::Hotplug(error) => error.kind(),
             Self::Agent(error) => error.kind(),
         }

@@ -2,13 +2,15 @@
 
 use std::{fs, io, path::Path, process::ExitStatus, time::Duration};
 
-use osc_agent_protocol::{agent::OnlineCPUMemRequest, kind::chain};
+use osc_agent_protocol::{agent::OnlineCPUMemRequest, kind::chain, types::Interface};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
+    Request,
     agent::Agent,
     cgroup::{Cgroups, Home},
     error::SandboxError,
+    links,
 };
 use crate::{
     config::Mib,
@@ -17,6 +19,7 @@ use crate::{
     qemu::{self, Accelerator, Machine, Running},
     share::{DaemonError, Virtiofsd},
     spec::Size,
+    template::Order,
     vsock::Vsock,
 };
 
@@ -34,6 +37,8 @@ pub(super) struct Held {
     pub network: Option<Network>,
     pub vsock: Option<Vsock>,
     pub forward: Option<Forward>,
+    /// A template to be made once the sandbox runs.
+    pub order: Option<Order>,
     machine: Option<Machine<Running>>,
     vcpus: u32,
     accelerator: Option<Accelerator>,
@@ -111,6 +116,28 @@ impl Held {
         }
     }
 
+    /// Interfaces whose cards the machine got after its start, with their places: all
+    /// of them when it went on from a template, else those hooks have made meanwhile.
+    /// `cards` are the names of the cards it was described with.
+    pub(super) async fn late_interfaces(
+        &mut self,
+        request: &Request,
+        cards: &[String],
+    ) -> Result<Option<Vec<Interface>>, SandboxError> {
+        let (Some(network), Some(machine)) = (&mut self.network, &mut self.machine) else { return Ok(None) };
+        let late = links::plug_late(request, network, machine).await?;
+        if late.is_some() {
+            return Ok(late);
+        }
+        let places: Option<Vec<_>> = cards.iter().map(|card| machine.place(card)).collect();
+        let Some(places) = places.filter(|places| !places.is_empty()) else { return Ok(None) };
+        let mut interfaces = network.interfaces().to_vec();
+        for (interface, place) in interfaces.iter_mut().zip(places) {
+            interface.devicePath = place.to_string();
+        }
+        Ok(Some(interfaces))
+    }
+
     /// Threads of the hypervisor that execute the guest.
     pub(super) fn vcpu_threads(&self) -> Vec<u32> {
         let Some(machine) = &self.machine else { return Vec::new() };
@@ -128,7 +155,7 @@ impl Held {
         tokio::join!(groups.leave(cgroups), self.release_processes(by));
     }
 
-    async fn release_processes(&mut self, by: Deadline) {
+    pub(super) async fn release_processes(&mut self, by: Deadline) {
         self.forward = None;
         if let Some(machine) = self.machine.take()
             && let Err(failures) = machine.stop(by).await
@@ -162,12 +189,18 @@ pub(super) struct Groups {
 impl Groups {
     /// Moves the process into `group`.
     pub(super) async fn enter(&mut self, cgroups: &Cgroups, group: &Path) -> io::Result<()> {
-        self.home = Some(cgroups.home());
+        // A second attempt to boot starts inside.
+        self.home.get_or_insert_with(|| cgroups.home());
         let (cgroups, group) = (cgroups.clone(), group.to_owned());
         let moving = self.moving.insert(tokio::task::spawn_blocking(move || cgroups.enter(&group)));
         let moved = moving.await.map_err(io::Error::other)?;
         self.moving = None;
         moved
+    }
+
+    /// Where the process was before it entered a group.
+    pub(super) fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     /// Goes back to where the process was before the sandbox.

@@ -1,7 +1,11 @@
 //! Processes that outlive whoever started them, named so that a number that was
 //! used again is never mistaken for them.
 
-use std::{fs, io, os::fd::AsFd};
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +76,22 @@ fn start_time(pid: u32) -> io::Result<u64> {
         Some("Z" | "X") => Err(io::Error::from_raw_os_error(libc::ESRCH)),
         Some(_) => fields.nth(18).and_then(|ticks| ticks.parse().ok()).ok_or_else(odd),
         None => Err(odd()),
+    }
+}
+
+/// Number of a process of the sandbox, which may be started anew while it boots.
+#[derive(Debug, Default)]
+pub(super) struct LatestPid(AtomicU32);
+
+impl LatestPid {
+    /// The number, once there was such a process.
+    pub fn get(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Acquire)).filter(|pid| *pid != 0)
+    }
+
+    /// From now on it is this one.
+    pub fn set(&self, pid: u32) {
+        self.0.store(pid, Ordering::Release);
     }
 }
 

@@ -37,6 +37,7 @@ mod owner;
 mod phase;
 mod process;
 mod record;
+mod restore;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::cgroup::{Cgroups, Home};
 pub use self::{
     agent::Agent,
     agent::{AgentError, Refusal},
@@ -65,7 +67,7 @@ pub use self::{
     record::{Record, Stage},
 };
 use self::{
-    cgroup::Cgroups,
+    identity::LatestPid,
     owner::{Command, Owner},
     process::Table,
 };
@@ -75,6 +77,7 @@ use crate::{
     id::{ContainerId, SandboxId},
     share::Share,
     spec::{Names, PodKind, Spec},
+    template::Maker,
 };
 
 /// Commands that may wait for the owner; each waits for its answer.
@@ -101,6 +104,8 @@ pub struct Request {
     pub names: Names,
     /// How long requests of the engine took, for its metrics.
     pub durations: Arc<Histogram>,
+    /// How templates are made; none are without it.
+    pub maker: Option<Maker>,
 }
 
 /// A handle of a sandbox; clones are handles of the same one.
@@ -118,9 +123,9 @@ struct Shared {
     phase: watch::Sender<Phase>,
     agent: OnceLock<Agent>,
     /// Hypervisor; stays known when it is gone.
-    pid: OnceLock<u32>,
+    pid: LatestPid,
     /// File server.
-    file_server: OnceLock<u32>,
+    file_server: LatestPid,
     /// Where other programs reach the agent.
     agent_url: OnceLock<String>,
     containers: Table,
@@ -145,8 +150,8 @@ impl Shared {
             cgroups: Cgroups::detect(),
             phase: watch::Sender::new(Phase::Booting),
             agent: OnceLock::new(),
-            pid: OnceLock::new(),
-            file_server: OnceLock::new(),
+            pid: LatestPid::default(),
+            file_server: LatestPid::default(),
             agent_url: OnceLock::new(),
             containers: Table::default(),
             commands,
@@ -188,7 +193,7 @@ impl Sandbox {
 
     /// Process identifier of its hypervisor, once there was one.
     pub fn pid(&self) -> Option<u32> {
-        self.shared.pid.get().copied()
+        self.shared.pid.get()
     }
 
     /// Version of the host's control groups.

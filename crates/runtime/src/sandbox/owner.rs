@@ -28,6 +28,9 @@ use crate::{config::NetworkModel, deadline::Deadline, id::ContainerId, network::
 const HEALTH_PERIOD: Duration = Duration::from_secs(30);
 /// How long taking a sandbox apart may take.
 const TEARDOWN: Duration = Duration::from_secs(20);
+/// How long a sandbox has run when a template of its shape is made: its first
+/// containers start undisturbed. One that ends earlier has it made then.
+const TEMPLATE_AFTER: Duration = Duration::from_secs(5);
 /// How long a clean-up that fails is tried again; engines wait for it.
 const PERSISTENCE: Duration = Duration::from_secs(5);
 
@@ -179,7 +182,8 @@ impl Owner {
         let mut file_server = self.held.file_server_end();
         let guest = watch_agent(agent.clone(), self.oom.clone());
         let health = check_health(agent);
-        tokio::pin!(guest, health);
+        let template = tokio::time::sleep(TEMPLATE_AFTER);
+        tokio::pin!(guest, health, template);
         loop {
             tokio::select! {
                 biased;
@@ -189,6 +193,7 @@ impl Owner {
                 how = file_server.wait() => return unless_machine(&mut hypervisor, Cause::FileServerEnded(how)).await,
                 how = &mut guest => return unless_machine(&mut hypervisor, Cause::AgentLost(how)).await,
                 how = &mut health => return Cause::AgentLost(how),
+                () = &mut template, if self.held.order.is_some() => self.order_template(),
                 command = self.inbox.recv() => match command { // cancel-safe
                     Some(command) => self.obey(command).await,
                     None => return Cause::Requested,
@@ -214,6 +219,14 @@ impl Owner {
         }
     }
 
+    /// Has a template made for the sandboxes to come.
+    fn order_template(&mut self) {
+        let (Some(order), Some(maker)) = (self.held.order.take(), &self.shared.request.maker) else { return };
+        if let Err(error) = maker.start(&order) {
+            tracing::warn!(program = %maker.program.display(), error = %error, "template not made");
+        }
+    }
+
     /// Undoes everything. The same sweep as after a crash comes last, so that
     /// nothing depends on how far the boot came.
     async fn take_apart(&mut self) {
@@ -231,6 +244,9 @@ impl Owner {
         elapsed("machine and daemons ended");
         take_back(request).await;
         elapsed("cleaned up");
+        if matches!(&*self.shared.phase.borrow(), Phase::Stopping(cause) if matches!(**cause, Cause::Requested)) {
+            self.order_template();
+        }
         self.shared.tasks.close();
     }
 }

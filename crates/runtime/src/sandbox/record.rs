@@ -46,6 +46,9 @@ pub struct Record {
     pub cgroup_parents: Vec<PathBuf>,
     /// Where the agent is reached.
     pub agent_url: Option<String>,
+    /// Whether the machine went on from a template instead of booting.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// Stages of a sandbox that the state file tells apart.
@@ -76,6 +79,7 @@ impl Record {
             cgroups: Vec::new(),
             cgroup_parents: Vec::new(),
             agent_url: None,
+            restored: false,
         }
     }
 

@@ -123,6 +123,7 @@ async fn fixture() -> Fixture {
         spec: spec(),
         names: Names::default(),
         durations: Arc::default(),
+        maker: None,
         dirs,
     };
     let (record, share) = owner::prepare(&request).await.unwrap();

@@ -22,7 +22,7 @@ use osc_runtime::{
 use tokio_util::sync::CancellationToken;
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use super::{GO, Surroundings, address::Address};
+use super::{GO, Surroundings, address::Address, template};
 use crate::{
     args::Args,
     events::Events,
@@ -97,8 +97,13 @@ async fn run(args: &Args, around: Surroundings, listener: UnixListener) -> Resul
     let exit = CancellationToken::new();
     let silent = around.events.is_none();
     let (events, publisher) = Events::start(around.events, &args.namespace);
-    let environment =
-        Environment { namespace: args.namespace.clone(), dirs: around.dirs, config_file: around.config_file, silent };
+    let environment = Environment {
+        namespace: args.namespace.clone(),
+        dirs: around.dirs,
+        config_file: around.config_file,
+        silent,
+        maker: Some(template::maker(args)),
+    };
     let pod = Pod::new(environment, events, exit.clone());
     let listener = Listener::try_from(listener).context("the passed socket is not usable")?;
     let mut server = Server::new().add_listener(listener).register_service(services(&pod));

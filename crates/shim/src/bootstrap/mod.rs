@@ -6,6 +6,7 @@ mod daemon;
 mod delete;
 mod info;
 mod start;
+mod template;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub use daemon::serve;
 pub use delete::delete;
 pub use info::{runtime_info, version};
 pub use start::start;
+pub use template::make_template;
 
 /// Environment variable with the number of the inherited listening socket.
 pub const SOCKET_VARIABLE: &str = "KATA_RUNTIME_BIND_FD";

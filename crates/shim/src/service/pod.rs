@@ -23,6 +23,7 @@ use osc_runtime::{
     id::{ContainerId, ExecId},
     sandbox::{Exit, Histogram, NewContainer, ProcessId, ProcessState, Request, Sandbox},
     spec::{self, Names, PodKind, Spec},
+    template::Maker,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +52,8 @@ pub struct Environment {
     pub config_file: Option<PathBuf>,
     /// Whether events reach nobody, as with CRI-O: files tell then.
     pub silent: bool,
+    /// How templates of virtual machines are made; none are without it.
+    pub maker: Option<Maker>,
 }
 
 /// One pod.
@@ -171,6 +174,7 @@ impl Pod {
             spec,
             names,
             durations: self.durations.clone(),
+            maker: self.environment.maker.clone(),
         })
         .await?;
         tokio::spawn(self.clone().publish_oom(sandbox.clone()));

@@ -3,31 +3,23 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::Finding;
+use crate::file::{FileIdentity, host_boot};
 
 const VERSION: u32 = 1;
 
 /// What a finding depends on.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {
-    qemu: Identity,
-    kernel: Identity,
+    qemu: FileIdentity,
+    kernel: FileIdentity,
     host_boot: String,
-}
-
-/// A file as it was.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    path: PathBuf,
-    size: u64,
-    modified: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,16 +32,9 @@ struct Remembered {
 impl Key {
     /// The key of the present state, or what is missing.
     pub fn new(qemu: &Path, kernel: &Path) -> Result<Self, String> {
-        let boot_id = "/proc/sys/kernel/random/boot_id";
-        let host_boot = fs::read_to_string(boot_id).map_err(|error| format!("{boot_id}: {error}"))?;
-        Ok(Self { qemu: Identity::of(qemu)?, kernel: Identity::of(kernel)?, host_boot: host_boot.trim().to_owned() })
-    }
-}
-
-impl Identity {
-    fn of(path: &Path) -> Result<Self, String> {
-        let metadata = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self { path: path.to_owned(), size: metadata.len(), modified: metadata.mtime() })
+        let identity = |path: &Path| FileIdentity::of(path).map_err(|error| format!("{}: {error}", path.display()));
+        let host_boot = host_boot().map_err(|error| format!("identity of this boot of the host: {error}"))?;
+        Ok(Self { qemu: identity(qemu)?, kernel: identity(kernel)?, host_boot })
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) struct Channels {
 }
 
 /// The other side of the vsock device.
+#[derive(Debug)]
 pub(super) enum VsockLink {
     /// The host's kernel.
     Kernel { fd: OwnedFd, cid: u32 },
@@ -71,6 +72,12 @@ impl CommandLine {
             line.option("-sandbox", &spec.seccomp);
         }
         Ok(line)
+    }
+
+    /// Lets the machine stand still until it is given a state to go on from.
+    pub fn await_state(&mut self) {
+        self.flag("-S");
+        self.option("-incoming", "defer");
     }
 
     fn flag(&mut self, name: &str) {

@@ -5,10 +5,12 @@
 
 mod cpu;
 mod disk;
+mod late;
 mod memory;
 mod nic;
 
 pub use self::disk::Disk;
+pub(super) use self::late::Late;
 
 use std::collections::BTreeMap;
 
@@ -70,6 +72,12 @@ impl Inventory {
         Ok(Slot { bridge, slot })
     }
 
+    /// Where the device `id` sits, if it is behind a bridge.
+    fn place(&self, id: &str) -> Option<PciPath> {
+        let (&(bridge, slot), _) = self.slots.iter().find(|(_, present)| *present == id)?;
+        Some(Slot { bridge, slot }.path())
+    }
+
     fn free_slot(&mut self, id: &str) {
         self.slots.retain(|_, present| present != id);
     }
@@ -108,6 +116,12 @@ fn failed(action: &'static str, device: &str) -> impl FnOnce(QmpError) -> Hotplu
 }
 
 impl Machine<Running> {
+    /// Where a device that was added sits, by the name it was added under; `None` for
+    /// one that was there from the start.
+    pub fn place(&self, id: &str) -> Option<PciPath> {
+        self.state.inventory.place(id)
+    }
+
     /// Takes away a network card or disk, by the name it was added under, and
     /// waits until the guest has let go of it.
     ///

@@ -56,7 +56,7 @@ impl Machine<Running> {
     }
 
     /// Hands descriptors over; gives the list of their names.
-    async fn give_all(
+    pub(super) async fn give_all(
         &mut self,
         id: &str,
         descriptors: Vec<std::os::fd::OwnedFd>,

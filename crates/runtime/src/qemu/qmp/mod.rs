@@ -11,7 +11,7 @@ mod wire;
 
 use osc_agent_protocol::Kind;
 
-pub use self::wire::{Event, RunState};
+pub use self::wire::{Event, RunState, Transfer};
 pub(in crate::qemu) use client::Client;
 
 use crate::deadline::Elapsed;

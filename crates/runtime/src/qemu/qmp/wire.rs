@@ -27,8 +27,23 @@ pub enum Event {
     GuestPanicked,
     /// The guest asked to be switched off or restarted.
     Shutdown,
+    /// A state is being saved or loaded.
+    Migration(Transfer),
     /// Guest memory was added or could not be taken away.
     Other(String),
+}
+
+/// How far saving or loading a state has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transfer {
+    /// Done.
+    Completed,
+    /// Given up.
+    Failed,
+    /// On its way.
+    #[serde(other)]
+    Busy,
 }
 
 /// State of the machine as `query-status` has it.
@@ -100,6 +115,7 @@ fn event(name: String, data: Value) -> Event {
         "DEVICE_DELETED" => Event::DeviceDeleted(data["device"].as_str().map(str::to_owned)),
         "GUEST_PANICKED" => Event::GuestPanicked,
         "SHUTDOWN" => Event::Shutdown,
+        "MIGRATION" => Event::Migration(Transfer::deserialize(&data["status"]).unwrap_or(Transfer::Busy)),
         _ => Event::Other(name),
     }
 }
@@ -115,6 +131,9 @@ mod tests {
             (r#"{"return":{},"id":7}"#, "Reply { id: 7, result: Ok(Object {}) }"),
             (r#"{"event":"SHUTDOWN","data":{"guest":true},"timestamp":{}}"#, "Event(Shutdown)"),
             (r#"{"event":"DEVICE_DELETED","data":{"path":"/x"}}"#, "Event(DeviceDeleted(None))"),
+            (r#"{"event":"MIGRATION","data":{"status":"completed"}}"#, "Event(Migration(Completed))"),
+            (r#"{"event":"MIGRATION","data":{"status":"setup"}}"#, "Event(Migration(Busy))"),
+            (r#"{"event":"MIGRATION"}"#, "Event(Migration(Busy))"),
             (r#"{"event":"RESUME"}"#, "Event(Other(\"RESUME\"))"),
         ];
         for (line, want) in rows {

@@ -24,8 +24,8 @@ pub(super) async fn scrape(shared: &Arc<Shared>) -> String {
     }
     if running {
         let processes = [
-            (shared.pid.get().copied(), "kata_hypervisor", Extent::WithNetwork),
-            (shared.file_server.get().map(|pid| worker(*pid)), "kata_virtiofsd", Extent::Process),
+            (shared.pid.get(), "kata_hypervisor", Extent::WithNetwork),
+            (shared.file_server.get().map(worker), "kata_virtiofsd", Extent::Process),
         ];
         for (pid, prefix, extent) in processes {
             render(&mut text, pid, prefix, extent);

@@ -1,0 +1,134 @@
+//! Sandboxes that go on from a template of their shape: they are as good as booted
+//! ones, and whatever happens to a template costs no more than a boot.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use osc_testkit::{
+    command::until,
+    host::{Host, LIMIT},
+    processes::{self, kill_9},
+};
+
+fn with_templates() -> Host {
+    Host::with_configuration(|text| text.replace("enable_template = false", "enable_template = true"))
+}
+
+fn store(host: &Host) -> PathBuf {
+    // Beside the guest image of the root the engine was started with.
+    host.root.join("var/lib/sandboxed-containers/templates")
+}
+
+/// The template there is, once it has been made.
+fn template(host: &Host) -> PathBuf {
+    let mut found = None;
+    let made = until(LIMIT, || {
+        let entries = fs::read_dir(store(host)).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut whole = entries.filter(|path| path.join("manifest.json").exists());
+        found = whole.find(|path| !path.to_string_lossy().contains("build-"));
+        found.is_some()
+    });
+    assert!(made, "no template in {}: {:?}", store(host).display(), failures(host));
+    found.unwrap()
+}
+
+fn failures(host: &Host) -> Vec<String> {
+    let entries = fs::read_dir(store(host)).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries
+        .filter(|path| path.extension().is_some_and(|e| e == "failed"))
+        .map(|p| fs::read_to_string(p).unwrap())
+        .collect()
+}
+
+/// Whether the machine of a running sandbox went on from a template.
+fn restored(host: &Host, id: &str) -> bool {
+    let state = fs::read_to_string(host.root.join("run/kata").join(id).join("state.json")).unwrap();
+    state.contains("\"restored\": true")
+}
+
+/// Runs a sandbox and says whether it was a restored one.
+fn run(host: &Host) -> bool {
+    let id = host.detach(&["sleep", "100000"]);
+    let restored = restored(host, &id);
+    host.delete(&id);
+    restored
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn sandboxes_of_one_template_share_neither_randomness_nor_a_stale_clock() {
+    let host = with_templates();
+    assert!(!run(&host), "the first one has nothing to go on from");
+    template(&host);
+    let sandboxes = [(); 2].map(|()| host.detach(&["sleep", "100000"]));
+    let read = |id: &str, process: &[&str]| host.exec(id, &[], process).ok().text();
+    for file in ["/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/uuid"] {
+        let [one, two] = sandboxes.each_ref().map(|id| read(id, &["cat", file]));
+        assert_ne!(one, two, "{file}");
+    }
+    for id in &sandboxes {
+        assert!(restored(&host, id));
+        let before = seconds();
+        let guest: u64 = read(id, &["date", "+%s"]).parse().unwrap();
+        assert!((before..=seconds()).contains(&guest), "{guest} is not the time, {before}");
+        // Shared files work both ways and standard streams are whole.
+        assert_eq!(read(id, &["sh", "-c", "echo hello > /file && cat /file"]), "hello");
+        host.delete(id);
+    }
+    assert_eq!(failures(&host), [""; 0]);
+    host.end();
+}
+
+#[test]
+fn a_damaged_template_and_one_qemu_refuses_cost_a_boot() {
+    let host = with_templates();
+    run(&host);
+    let made = template(&host);
+    fs::write(made.join("state"), "nonsense").unwrap();
+    assert!(!run(&host), "a damaged template was used");
+    // It was made again by the sandbox that had to boot.
+    let made = template(&host);
+    assert!(run(&host));
+
+    let digest = |path: &Path| {
+        let sum = std::process::Command::new("sha256sum").arg(path).output().unwrap();
+        String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned()
+    };
+    let (state, manifest) = (made.join("state"), made.join("manifest.json"));
+    let before = digest(&state);
+    fs::write(&state, vec![0x5a; 100_000]).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace(&before, &digest(&state))).unwrap();
+    assert!(!run(&host), "QEMU goes on from nonsense");
+    assert!(!made.exists() && failures(&host).len() == 1, "{:?}", failures(&host));
+    host.end();
+}
+
+#[test]
+fn a_killed_maker_leaves_nothing_once_the_next_sandbox_has_started() {
+    let host = with_templates();
+    let root = store(&host);
+    let root = root.to_str().unwrap();
+    let machines = || processes::with(&["qemu-system", "sandbox-template", root]);
+    let makers = || processes::with(&["-namespace", " template ", root]);
+    run(&host);
+    assert!(until(LIMIT, || !machines().is_empty()), "{:?}", failures(&host));
+    makers().iter().for_each(|maker| kill_9(maker.pid));
+    assert!(until(LIMIT, || makers().is_empty()));
+    let orphans = machines();
+    assert_eq!(orphans.len(), 1);
+
+    assert!(!run(&host));
+    template(&host);
+    assert!(machines().iter().all(|machine| !orphans.contains(machine)), "{orphans:?} still runs");
+    assert!(until(LIMIT, || makers().is_empty()));
+    assert!(fs::read_dir(root).unwrap().flatten().all(|e| !e.file_name().to_string_lossy().starts_with("build-")));
+    assert!(run(&host));
+    host.end();
+}
