@@ -9,6 +9,14 @@
 //!
 //! All paths are below a root directory, so that several nodes can live side by
 //! side on one machine.
+//!
+//! Who embeds a daemon beside a containerd of its own gives that containerd
+//! - `imports = ["<root>/etc/containerd/conf.d/*.toml"]` in its configuration, and
+//!   the daemon that configuration as [`Engine::Containerd`]: without the import the
+//!   daemon would edit a file that is written anew at every start;
+//! - `<root>/usr/local/bin` first in its `PATH`: not every release obeys
+//!   `runtime_path`;
+//! - no runtime `kata` of its own, and a restart by [`Embedded`].
 
 pub mod actions;
 pub mod drift;
