@@ -22,31 +22,40 @@ pub(crate) fn object(served: &Served, form: Form, object: Value, query: &Query) 
     })
 }
 
-/// A list with its metadata.
-pub(crate) fn list(
-    served: &Served,
+/// The shape of a list. Objects are turned into items one by one, so that of each no
+/// more is held than the client gets.
+pub(crate) struct List<'a> {
+    served: &'a Served,
     form: Form,
-    items: Vec<Value>,
-    metadata: &Value,
-    query: &Query,
-) -> Result<Value, Status> {
-    Ok(match form {
-        Form::Whole => json!({
-            "kind": served.resource.list_kind, "apiVersion": served.api_version, "metadata": metadata, "items": items,
-        }),
-        Form::Metadata(version) => {
-            let items: Vec<Value> = items.into_iter().map(|item| partial(version, item["metadata"].clone())).collect();
-            json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": metadata, "items": items,
-            })
+    include: Include,
+    now: Timestamp,
+}
+
+impl<'a> List<'a> {
+    /// The shape a query asks for.
+    pub(crate) fn new(served: &'a Served, form: Form, query: &Query) -> Result<Self, Status> {
+        let include = if matches!(form, Form::Table(_)) { include(query)? } else { Include::None };
+        Ok(Self { served, form, include, now: Timestamp::now() })
+    }
+
+    /// What stands for `object` in the list.
+    pub(crate) fn item(&self, mut object: Value) -> Value {
+        match self.form {
+            Form::Whole => object,
+            Form::Metadata(version) => partial(version, object["metadata"].take()),
+            Form::Table(_) => self.served.printer.row(&object, self.include, self.now),
         }
-        Form::Table(version) => {
-            let (include, now) = (include(query)?, Timestamp::now());
-            let rows = items.iter().map(|item| served.printer.row(item, include, now)).collect();
-            served.printer.table(version, metadata.clone(), rows, true)
-        }
-    })
+    }
+
+    /// The list of these items.
+    pub(crate) fn of(&self, items: Vec<Value>, metadata: &Value) -> Value {
+        let (kind, api_version) = match self.form {
+            Form::Whole => (self.served.resource.list_kind.as_str(), self.served.api_version.clone()),
+            Form::Metadata(version) => ("PartialObjectMetadataList", format!("meta.k8s.io/{version}")),
+            Form::Table(version) => return self.served.printer.table(version, metadata.clone(), items, true),
+        };
+        json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
+    }
 }
 
 /// Metadata alone.

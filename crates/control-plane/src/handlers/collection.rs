@@ -39,6 +39,7 @@ pub(super) async fn delete(call: &Call) -> Result<Response<Body>, Status> {
         }
     }
     let metadata = json!({"resourceVersion": listing.revision.to_string()});
-    let list = render::list(&call.served, accept.form, items, &metadata, &call.query)?;
+    let list = render::List::new(&call.served, accept.form, &call.query)?;
+    let list = list.of(items.into_iter().map(|item| list.item(item)).collect(), &metadata);
     Ok(response::value(StatusCode::OK, accept.wire, &list))
 }

@@ -43,9 +43,10 @@ pub(super) async fn list(call: &Call) -> Result<Response<Body>, Status> {
     if accept.wire == Wire::Json && accept.form == Form::Whole && objects::is_stored_as_served(&call.served) {
         return raw(call, &selection, wanted).await;
     }
-    let page = collect(call, &selection, wanted, |entry, _| objects::decode(&call.served, &entry.value)).await?;
-    let list = render::list(&call.served, accept.form, page.items, &page.metadata, &call.query)?;
-    Ok(response::value(StatusCode::OK, accept.wire, &list))
+    let list = render::List::new(&call.served, accept.form, &call.query)?;
+    let make = |entry: &Entry, _: &Value| objects::decode(&call.served, &entry.value).map(|object| list.item(object));
+    let page = collect(call, &selection, wanted, make).await?;
+    Ok(response::value(StatusCode::OK, accept.wire, &list.of(page.items, &page.metadata)))
 }
 
 /// The same without taking objects apart: stored bytes are what the client gets.
