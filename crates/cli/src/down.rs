@@ -4,7 +4,7 @@ use clap::Args;
 use futures::future::join_all;
 use osc_node::{
     engine::Engine,
-    pod::{Pods, Record, forget_all},
+    pod::{PodError, Pods, Record},
 };
 
 use crate::{Context, Failure, cluster, node, output, progress::Progress};
@@ -70,7 +70,7 @@ async fn pods_and_engine(context: &Context, purge: bool, progress: &Progress) ->
     let engine = Engine::new(context.dirs.clone());
     let mut deleted = Ok(());
     let mut count = 0;
-    if let Some(pods) = node::running(context) {
+    if let Some(pods) = node::running(&engine) {
         let records = pods.store().list();
         count = records.len();
         for record in &records {
@@ -78,26 +78,16 @@ async fn pods_and_engine(context: &Context, purge: bool, progress: &Progress) ->
         }
         deleted = delete(&pods, &records).await;
         if deleted.is_ok() {
-            deleted = pods.delete_unknown().await.map_err(Failure::from);
+            deleted = pods.delete_unknown().await;
         }
     }
     progress.step("stopping the engine");
-    // Every step is taken, whatever became of the one before.
-    let stopped = engine.stop(false).await;
-    let forgotten = forget_all(engine.paths()).await;
-    let purged = if purge { engine.stop(true).await } else { Ok(()) };
-    stopped?;
-    forgotten?;
-    purged?;
-    // All that was to be deleted is gone by now, if less gently.
-    if let Err(failure) = deleted {
-        tracing::warn!(error = %failure, "pods were killed, not deleted");
-    }
+    node::end(&engine, purge, deleted).await?;
     Ok(count)
 }
 
 /// Deletes pods side by side; the first failure if there was any.
-async fn delete(pods: &Pods, records: &[Record]) -> Result<(), Failure> {
+async fn delete(pods: &Pods, records: &[Record]) -> Result<(), PodError> {
     let results = join_all(records.iter().map(|record| pods.take_and_delete(record))).await;
-    Ok(results.into_iter().collect::<Result<(), _>>()?)
+    results.into_iter().collect()
 }

@@ -43,8 +43,7 @@ pub struct Exec {
 impl Exec {
     /// Runs the command; its exit code.
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let pods = node::must_run(context)?;
-        let record = pods.find(&self.sandbox).await?;
+        let (pods, record) = node::find(context, &self.sandbox).await?;
         let summary = pods.summary(&record).await?;
         let name = node::container(&summary, &record.container_names(), self.container.as_deref())?.to_owned();
         let running = summary.containers.get(&name).filter(|_| summary.is_running(&name));

@@ -1,4 +1,4 @@
-//! `osc ps`: the pods of this root.
+//! `osc ps`: the pods of this root, those of the cluster's nodes among them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,6 +7,7 @@ use osc_node::{
     engine::Engine,
     pod::{Store, Summary},
 };
+use serde::Serialize;
 
 use crate::{Context, Failure, node, output};
 
@@ -19,18 +20,31 @@ pub struct Ps {
     json: bool,
 }
 
+/// A pod, and the node of the cluster it runs on; none for `osc run`.
+#[derive(Serialize)]
+struct Shown {
+    node: Option<String>,
+    #[serde(flatten)]
+    pod: Summary,
+}
+
 impl Ps {
     /// Runs the command; its exit code.
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let list = match node::running(context) {
-            Some(pods) => pods.list().await?,
-            None => remembered(context),
-        };
+        let mut list = Vec::new();
+        for (node, engine) in node::engines(context) {
+            let pods = match node::running(&engine) {
+                Some(pods) => pods.list().await?,
+                None => remembered(&engine),
+            };
+            list.extend(pods.into_iter().map(|pod| Shown { node: node.clone(), pod }));
+        }
         if self.json {
             output::json(&list)?;
         } else {
             let rows: Vec<_> = list.iter().map(row).collect();
-            let header = ["NAMESPACE", "NAME", "RUNTIME", "STATUS", "READY", "RESTARTS", "ADDRESS", "AGE", "SANDBOX"];
+            let header =
+                ["NAMESPACE", "NAME", "RUNTIME", "STATUS", "READY", "RESTARTS", "ADDRESS", "AGE", "NODE", "SANDBOX"];
             output::table(header, &rows)?;
         }
         Ok(0)
@@ -38,12 +52,13 @@ impl Ps {
 }
 
 /// Without an engine nothing is known but what was asked for.
-fn remembered(context: &Context) -> Vec<Summary> {
-    let records = Store::new(Engine::new(context.dirs.clone()).paths()).list();
+fn remembered(engine: &Engine) -> Vec<Summary> {
+    let records = Store::new(engine.paths()).list();
     records.iter().map(Summary::without_engine).collect()
 }
 
-fn row(pod: &Summary) -> [String; 9] {
+fn row(shown: &Shown) -> [String; 10] {
+    let pod = &shown.pod;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     [
         pod.namespace.clone(),
@@ -54,6 +69,7 @@ fn row(pod: &Summary) -> [String; 9] {
         pod.restarts.to_string(),
         pod.addresses.first().map_or_else(|| "-".into(), ToString::to_string),
         age(now.saturating_sub(pod.created)),
+        shown.node.clone().unwrap_or_else(|| "-".into()),
         pod.sandbox.as_deref().map_or_else(|| "-".into(), |id| id.chars().take(12).collect()),
     ]
 }

@@ -13,11 +13,14 @@
 //! `engine` owns a containerd that shares nothing with any other on the machine.
 //! `cri` talks to it, `stream` carries terminals, `pod` turns manifests into
 //! calls and keeps them true until the pod is deleted, `logs` reads what the
-//! containers wrote.
+//! containers wrote, `proxy` leads connections to Services to pods, `names` says where
+//! they are.
 
 pub mod agent;
 pub mod cri;
 pub mod engine;
 pub mod logs;
+pub mod names;
 pub mod pod;
+pub mod proxy;
 pub mod stream;

@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 
 use cluster::{Cluster, IMAGE, NODE, registry::Registry};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
-use kube::Api;
+use kube::{Api, api::Patch};
 use osc_node::agent::{AccessError, Wanted};
 use serde_json::{Value, json};
 
@@ -190,8 +190,71 @@ async fn jobs_end_and_stay_until_they_are_deleted() {
     assert_eq!(good["status"]["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
     assert_eq!(cluster.logs(&good, "c", false).await, "done\n");
     cluster.until("bad", |status| status["phase"] == "Failed").await;
-    cluster.until("late", |status| status["phase"] == "Failed" && status["reason"] == "DeadlineExceeded").await;
+    let late = cluster.until("late", |status| status["phase"] == "Failed").await;
+    assert_eq!(late["status"]["reason"], "DeadlineExceeded");
+    // Told only when it was so.
+    assert_eq!(late["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
     for pod in ["good", "bad", "late"] {
+        cluster.delete(pod).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_from_files_and_containers_put_into_pods_run() {
+    let cluster = Cluster::start().await;
+    let manifests = cluster.dir(&format!("{NODE}/etc/kubernetes/manifests"));
+    let manifest = |command: &str| {
+        let container = json!({"name": "c", "image": IMAGE, "command": ["sleep", command]});
+        let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container]});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "static"}, "spec": spec}).to_string()
+    };
+    std::fs::write(manifests.join("static.json"), manifest("1000")).expect("write");
+    let full = json!({
+        "terminationGracePeriodSeconds": 0,
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+        "containers": [{"name": "c", "image": IMAGE, "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            "command": ["sh", "-c", "head -c 2097152 /dev/zero > /v/file; sleep 1000"]}],
+    });
+    cluster.create("full", full).await;
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [
+        {"name": "c", "image": IMAGE, "command": ["sleep", "31415"]},
+    ]});
+    cluster.create("debugged", spec).await;
+
+    cluster.until("debugged", ready).await;
+    let debugger = |name: &str, target: Value| json!({"name": name, "image": IMAGE, "command": ["sh", "-c", "ps | grep [3]1415 && sleep 1"], "targetContainerName": target});
+    let debuggers = [debugger("near", json!("c")), debugger("far", Value::Null)];
+    let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": debuggers}}));
+    let pods = cluster.pods();
+    pods.patch_ephemeral_containers("debugged", &Default::default(), &patch).await.expect("patched");
+    let exit = |status: &Value, name: &str| {
+        let statuses = status["ephemeralContainerStatuses"].as_array().cloned().unwrap_or_default();
+        let status = statuses.into_iter().find(|status| status["name"] == name).unwrap_or_default();
+        status["state"]["terminated"]["exitCode"].as_i64()
+    };
+    let debugged =
+        cluster.until("debugged", |status| exit(status, "near").is_some() && exit(status, "far").is_some()).await;
+    let status = &debugged["status"];
+    assert_eq!((exit(status, "near"), exit(status, "far")), (Some(0), Some(1)), "{status:#}");
+    assert!(ready(status) && status["phase"] == "Running");
+    assert!(cluster.logs(&debugged, "near", false).await.contains("31415"));
+
+    let name = format!("static-{NODE}");
+    cluster.appears(&name).await;
+    let first = cluster.until(&name, ready).await;
+    assert_eq!(first["metadata"]["ownerReferences"][0]["kind"], "Node");
+    std::fs::write(manifests.join("static.json"), manifest("2000")).expect("write");
+    cluster.replaced(&first).await;
+    cluster.until(&name, ready).await;
+    std::fs::remove_file(manifests.join("static.json")).expect("remove");
+    cluster.disappears(&name).await;
+
+    let full = cluster.until("full", |status| status["phase"] == "Failed").await;
+    assert_eq!(full["status"]["reason"], "Evicted");
+    assert!(full["status"]["message"].as_str().expect("message").contains("\"v\" exceeds"));
+    assert_eq!(full["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
+    for pod in ["full", "debugged"] {
         cluster.delete(pod).await;
     }
     cluster.stop().await;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use osc_node::{engine::Engine, proxy};
 use osc_runtime::dirs::Dirs;
 
 /// Paths of the cluster of one root.
@@ -38,6 +39,11 @@ impl Layout {
     /// What the serving process writes.
     pub fn log(&self) -> PathBuf {
         self.dirs.state().join("control-plane.log")
+    }
+
+    /// The table of the packet filter with the rules of Services.
+    pub fn service_table(&self) -> String {
+        proxy::table(Engine::new(self.dirs.clone()).paths().tag())
     }
 
     /// Parent of everything of the nodes.

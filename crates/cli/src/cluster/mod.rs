@@ -13,7 +13,7 @@
 
 mod access;
 mod instance;
-mod layout;
+pub mod layout;
 mod owner;
 mod serve;
 pub mod status;

@@ -1,7 +1,7 @@
 //! `osc serve`: the process that is the cluster. `osc up` starts it in the
 //! background; a service manager may start it in the foreground.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use k8s_openapi::{
@@ -21,11 +21,14 @@ use osc_control_plane::{Config, ControlPlane};
 use osc_node::{
     agent::{NodeAgent, Options},
     engine::{Engine, Kata},
+    names::{Server, Zone},
     pod::{KATA_OVERHEAD, machine_cpus, machine_memory, model::Amounts},
+    proxy,
 };
 use osc_runtime::deadline::Deadline;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -74,7 +77,8 @@ impl Serve {
             return Err(Failure::new(Kind::Busy, text));
         };
         let stop = CancellationToken::new();
-        let mut cluster = Cluster { claim, context, layout, args: self, stop: stop.clone(), agents: Vec::new() };
+        let mut cluster =
+            Cluster { claim, context, layout, args: self, stop: stop.clone(), agents: Vec::new(), proxy: None };
         let outcome = tokio::select! {
             outcome = cluster.start() => outcome.map(Some),
             _ = terminate.recv() => Ok(None),
@@ -97,6 +101,9 @@ impl Serve {
         for agent in cluster.agents {
             agent.stop().await;
         }
+        if let Some(proxy) = cluster.proxy {
+            proxy.await.map_err(|error| Failure::new(Kind::Bug, error))?;
+        }
         ended.map(|()| 0)
     }
 }
@@ -109,6 +116,7 @@ struct Cluster<'a> {
     args: Serve,
     stop: CancellationToken,
     agents: Vec<NodeAgent>,
+    proxy: Option<JoinHandle<()>>,
 }
 
 /// The parts that end only when asked.
@@ -145,6 +153,9 @@ impl Cluster<'_> {
         };
         let administrator = client(Identity::administrator());
         let controllers = tokio::spawn(osc_controllers::run(administrator.clone(), options, self.stop.child_token()));
+        let (names, zone) = watch::channel(Arc::default());
+        let services = proxy::run(administrator.clone(), self.layout.service_table(), names, self.stop.child_token());
+        self.proxy = Some(tokio::spawn(services));
         if self.args.sandboxes {
             offer_sandboxes(&administrator).await?;
         }
@@ -152,14 +163,33 @@ impl Cluster<'_> {
             let name = worker(number);
             self.say(&format!("starting node {name}"))?;
             let client = client(Identity::node(&name));
-            let agent = NodeAgent::start(client, self.node(&name, &plane)?, self.stop.child_token()).await?;
-            plane.nodes().register(&name, std::sync::Arc::new(Agent(agent.access())));
+            let mut options = self.node(&name, &plane)?;
+            options.dns = self.serve_names(options.address, zone.clone());
+            let agent = NodeAgent::start(client, options, self.stop.child_token()).await?;
+            plane.nodes().register(&name, Arc::new(Agent(agent.access())));
             self.agents.push(agent);
         }
         self.say("waiting for the nodes")?;
         nodes_ready(&administrator, self.args.workers).await?;
         self.claim.say(&Instance { server: format!("https://{}", plane.address()), ..self.instance() })?;
         Ok(Running { plane, controllers })
+    }
+
+    /// Serves names on the address of a node; that address, unless somebody else has
+    /// the port there.
+    fn serve_names(&self, address: IpAddr, zone: watch::Receiver<Arc<Zone>>) -> Option<IpAddr> {
+        let IpAddr::V4(v4) = address else { return None };
+        match Server::bind(v4) {
+            Ok(server) => {
+                // Ends with the cluster, which nothing of it has to wait for.
+                tokio::spawn(server.run(zone, self.stop.child_token()));
+                Some(address)
+            }
+            Err(error) => {
+                tracing::warn!(address = %address, error = %error, "pods get no names of services: the DNS port is taken");
+                None
+            }
+        }
     }
 
     fn instance(&self) -> Instance {

@@ -7,14 +7,11 @@ use nix::{
     unistd::Pid,
 };
 use osc_agent_protocol::Kind;
-use osc_node::{
-    engine::Engine,
-    pod::{Pods, forget_all},
-};
+use osc_node::{engine::Engine, proxy};
 use osc_runtime::deadline::Deadline;
 
 use super::{instance::Instance, layout::Layout};
-use crate::{Context, Failure, progress::Progress};
+use crate::{Context, Failure, node, progress::Progress};
 
 /// How long the process may take to end by itself.
 const POLITE: Duration = Duration::from_secs(20);
@@ -37,6 +34,9 @@ pub async fn stop(context: &Context, purge: bool, progress: &Progress) -> Result
         if let Err(failure) = stop_node(&layout, name, purge).await {
             failed.get_or_insert(failure);
         }
+    }
+    if let Err(error) = proxy::remove(&layout.service_table()).await {
+        failed.get_or_insert(Failure::new(error.kind(), error));
     }
     if let Some(failure) = failed {
         return Err(failure);
@@ -80,18 +80,8 @@ async fn end_process(layout: &Layout, progress: &Progress) -> Result<(), Failure
 async fn stop_node(layout: &Layout, name: &str, purge: bool) -> Result<(), Failure> {
     let engine = Engine::new(layout.node(name));
     let mut deleted = Ok(());
-    if let Some(client) = engine.running() {
-        deleted = Pods::new(engine.paths(), client).delete_unknown().await;
+    if let Some(pods) = node::running(&engine) {
+        deleted = pods.delete_unknown().await;
     }
-    let stopped = engine.stop(false).await;
-    let forgotten = forget_all(engine.paths()).await;
-    let purged = if purge { engine.stop(true).await } else { Ok(()) };
-    stopped?;
-    forgotten?;
-    purged?;
-    if let Err(error) = deleted {
-        // Stopping the engine has ended them, if less gently.
-        tracing::warn!(node.name = name, error = %error, "pods were killed, not deleted");
-    }
-    Ok(())
+    node::end(&engine, purge, deleted).await
 }

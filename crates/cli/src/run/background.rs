@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use osc_node::pod::{Goal, Hold, PodError, Pods, Record};
+use osc_agent_protocol::Kind;
+use osc_node::{
+    engine::Engine,
+    pod::{Goal, Hold, PodError, Pods, Record},
+};
 use osc_runtime::{deadline::Deadline, dirs::ROOT_VARIABLE};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -94,7 +98,8 @@ fn hand_over(context: &Context, uid: &str) -> Result<(), Failure> {
 /// `SIGTERM` asks for.
 pub(super) async fn supervise(context: &Context, uid: &str) -> Result<u8, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let pods = node::must_run(context)?;
+    let gone = || Failure::new(Kind::NotFound, "the engine of this root does not run any more");
+    let pods = node::running(&Engine::new(context.dirs.clone())).ok_or_else(gone)?;
     let record = pods.store().get(uid)?;
     let _hold = pods.store().hold(&record, Deadline::after(HANDED_OVER)).await?;
     let mut supervisor = pods.supervisor(&record)?;

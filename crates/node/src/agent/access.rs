@@ -122,7 +122,7 @@ impl Access {
     ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static, AccessError> {
         let (record, seen) = self.find(uid).await?;
         let (pod, name) = (record.name.clone(), container.to_owned());
-        known(&record, container)?;
+        known(&record, &seen, container)?;
         let place = self.pods.place(&record);
         let last = place.next_attempt(container).checked_sub(1);
         let last = last.filter(|_| !matches!(state(&seen, container), Some(State::Created)) || previous);
@@ -221,7 +221,7 @@ impl Access {
 
     async fn running(&self, uid: &str, container: &str) -> Result<String, AccessError> {
         let (record, seen) = self.find(uid).await?;
-        known(&record, container)?;
+        known(&record, &seen, container)?;
         let (pod, name) = (record.name.clone(), container.to_owned());
         match seen.containers.get(container) {
             Some(attempt) if attempt.state == State::Running => Ok(attempt.id.clone()),
@@ -241,7 +241,11 @@ fn state(seen: &Seen, container: &str) -> Option<State> {
     seen.containers.get(container).map(|attempt| attempt.state)
 }
 
-fn known(record: &Record, container: &str) -> Result<(), AccessError> {
+fn known(record: &Record, seen: &Seen, container: &str) -> Result<(), AccessError> {
+    // Ephemeral ones came after the record was written.
+    if seen.containers.contains_key(container) {
+        return Ok(());
+    }
     let lists = ["containers", "initContainers"].map(|list| record.manifest["spec"][list].as_array());
     let mut names = lists.into_iter().flatten().flatten().filter_map(|container| container["name"].as_str());
     if names.any(|name| name == container) {

@@ -113,7 +113,7 @@ pub(super) async fn problem(engine: &Client) -> Option<String> {
 }
 
 /// Bytes of the file system of `dir`: all, and those that are free.
-fn disk(dir: &std::path::Path) -> (u64, u64) {
+pub(super) fn disk(dir: &std::path::Path) -> (u64, u64) {
     statvfs(dir).map_or((0, 0), |found| {
         (found.blocks() * found.fragment_size(), found.blocks_available() * found.fragment_size())
     })

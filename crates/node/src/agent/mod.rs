@@ -15,10 +15,12 @@
 mod access;
 mod events;
 mod handlers;
+mod images;
 mod links;
 mod machine;
 mod node;
 mod relist;
+mod statics;
 mod status;
 mod watch;
 mod worker;
@@ -53,9 +55,14 @@ use links::Links;
 use machine::Machine;
 use node::Heart;
 use relist::Wakers;
+use statics::Statics;
 
+/// Manifests of static pods, below the root of the node.
+const MANIFESTS: &str = "etc/kubernetes/manifests";
 /// How often it is checked that the engine runs.
 const ENGINE: Duration = Duration::from_secs(1);
+/// How often sandboxes nobody knows are looked for.
+const CLEAN: Duration = Duration::from_secs(60);
 
 /// What a node is like.
 #[derive(Clone, Debug)]
@@ -80,6 +87,8 @@ pub struct Options {
     pub max_pods: u32,
     /// Where pods reach the API.
     pub api: Option<(String, u16)>,
+    /// Who tells its pods the addresses of Services.
+    pub dns: Option<IpAddr>,
     /// Runtime handler of pods that name no runtime class.
     pub default_handler: String,
 }
@@ -98,6 +107,7 @@ impl Options {
             capacity: Amounts::default(),
             max_pods: 110,
             api: None,
+            dns: None,
             default_handler: "runc".into(),
         }
     }
@@ -139,7 +149,12 @@ impl NodeAgent {
         let cri = engine.start(&options.kata).await?;
         let machine = Machine::look(&engine, &cri).await?;
         let pods = Pods::new(engine.paths(), cri.clone());
-        let facts = NodeFacts { name: options.name.clone(), address: options.address, api: options.api.clone() };
+        let facts = NodeFacts {
+            name: options.name.clone(),
+            address: options.address,
+            api: options.api.clone(),
+            dns: options.dns,
+        };
         let (recorder, record) = Recorder::new(client.clone(), options.name.clone(), stop.clone());
         let shared = Arc::new(Shared {
             pods: pods.clone(),
@@ -152,7 +167,11 @@ impl NodeAgent {
         let mut tasks = JoinSet::new();
         tasks.spawn(record);
         tasks.spawn(relist::run(cri.clone(), shared.wakers.clone(), stop.clone()));
+        tasks.spawn(keep_clean(pods.clone(), stop.clone()));
+        tasks.spawn(images::run(cri.clone(), options.dirs.state(), stop.clone()));
         tasks.spawn(keep_engine(engine.clone(), options.kata.clone(), stop.clone()));
+        let statics =
+            Statics { client: client.clone(), node: options.name.clone(), dir: options.dirs.root().join(MANIFESTS) };
         let (name, until) = (options.name.clone(), stop.clone());
         let heart = Heart { client: client.clone(), options, machine, engine: cri.clone(), recorder };
         tasks.spawn(async move {
@@ -161,7 +180,7 @@ impl NodeAgent {
                 node = heart.register() => tracing::info!(node.name = node.metadata.name, "node registered"),
             }
             let pods = watch::run(client, name, shared, until.clone());
-            tokio::join!(heart.run(until), pods);
+            tokio::join!(heart.run(until.clone()), statics.run(until), pods);
         });
         Ok(Self { access: Access::new(pods), engine, tasks, stop })
     }
@@ -180,6 +199,20 @@ impl NodeAgent {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Removes what no record knows. A pod that is deleted while its sandbox is being
+/// made may get it all the same, a moment after it was looked for.
+async fn keep_clean(pods: Pods, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CLEAN) => {}
+        }
+        if let Err(error) = pods.delete_unknown().await {
+            tracing::debug!(error = chain(&error), "unknown sandboxes are not removed, trying again");
+        }
     }
 }
 

@@ -147,17 +147,31 @@ impl Worker {
     async fn look_after(&mut self, mut taken: Taken, over: bool) {
         let pod = taken.supervisor.pod().clone();
         let end = if over { None } else { self.supervise(&mut taken).await };
-        if let Some(end) = &end {
-            let report = taken.report.borrow().clone();
-            self.tell(&pod, &report, Some(end)).await;
-        }
-        if over || end.is_some() {
-            self.retire(&taken, &pod).await;
+        match &end {
+            Some(end) => tokio::select! {
+                () = self.wind_up(&mut taken, &pod, end) => {}
+                // Perhaps with less grace.
+                () = deletion(self.latest.clone()) => {}
+            },
+            None if over => self.retire(&taken, &pod).await,
+            None => {}
         }
         deletion(self.latest.clone()).await;
         self.terminate(&mut taken).await;
         let Taken { record, hold, .. } = taken;
         self.remove(record, hold).await;
+    }
+
+    /// Ends what still runs, tells how the pod ended, and takes its sandbox down.
+    /// Nobody is to see a final phase beside a container that runs.
+    async fn wind_up(&self, taken: &mut Taken, pod: &Pod, end: &End) {
+        while let Err(error) = taken.supervisor.stop(pod.grace).await {
+            tracing::warn!(pod.name = %pod.full_name(), error = chain(&error), "pod does not stop, trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+        let report = taken.report.borrow().clone();
+        self.tell(pod, &report, Some(end)).await;
+        self.retire(taken, pod).await;
     }
 
     /// How the pod ended, unless it is to be deleted before that.
@@ -186,6 +200,10 @@ impl Worker {
             phase = work => phase,
             () = self.keep_told(&taken.pod, &taken.report, &pod) => return None,
             () = deletion(self.latest.clone()) => return None,
+            message = self.shared.pods.overfull(&taken.record, &pod) => {
+                self.note(Note::pod(true, "Evicted", message.clone()));
+                return Some(End { phase: Phase::Failed, reason: Some(("Evicted", message)) });
+            }
         };
         // What it decided by: reports come only with what others can see change.
         let age = taken.supervisor.seen().age;

@@ -280,6 +280,15 @@ impl Client {
     pub async fn images(&self) -> Result<Vec<v1::Image>, CriError> {
         Ok(call!(self.images, list_images, "images", READ, v1::ListImagesRequest::default())?.images)
     }
+
+    /// Removes an image with all its names. Idempotent.
+    ///
+    /// # Errors
+    /// See [`CriError`].
+    pub async fn remove_image(&self, id: &str) -> Result<(), CriError> {
+        let request = v1::RemoveImageRequest { image: Some(spec(id)) };
+        call!(self.images, remove_image, id, CHANGE, request).map(drop)
+    }
 }
 
 fn spec(name: &str) -> v1::ImageSpec {

@@ -37,6 +37,7 @@ pub use kata::Kata;
 pub(crate) use mounts::{below, unmount_below};
 pub use network::Subnets;
 pub use paths::Paths;
+pub(crate) use process::which;
 pub(crate) use sweep::{cgroup_roots, remove_cgroup};
 
 use error::io;

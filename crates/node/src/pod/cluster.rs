@@ -36,6 +36,8 @@ pub struct NodeFacts {
     pub address: IpAddr,
     /// Where pods reach the API: `KUBERNETES_SERVICE_HOST` and `_PORT`.
     pub api: Option<(String, u16)>,
+    /// Who knows the names of Services.
+    pub dns: Option<IpAddr>,
 }
 
 /// A claim that is bound to something on this node.

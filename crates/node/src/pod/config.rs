@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -90,8 +91,8 @@ fn log_path(container: &str, attempt: u32) -> PathBuf {
     Path::new(container).join(format!("{attempt}.log"))
 }
 
-/// The sandbox of a pod.
-pub fn sandbox(pod: &Pod, place: &Place, attempt: u32) -> v1::PodSandboxConfig {
+/// The sandbox of a pod; `dns` tells it the names of Services.
+pub fn sandbox(pod: &Pod, place: &Place, attempt: u32, dns: Option<IpAddr>) -> v1::PodSandboxConfig {
     let ports = pod.all().flat_map(|container| &container.ports).map(|port| v1::PortMapping {
         protocol: port.protocol,
         container_port: port.container.into(),
@@ -109,7 +110,7 @@ pub fn sandbox(pod: &Pod, place: &Place, attempt: u32) -> v1::PodSandboxConfig {
         }),
         hostname: if pod.host_network { String::new() } else { pod.hostname.clone() },
         log_directory: place.logs.to_string_lossy().into_owned(),
-        dns_config: Some(dns::config(&pod.dns)),
+        dns_config: Some(dns::config(pod, dns)),
         port_mappings: ports.collect(),
         labels,
         annotations: pod.annotations.clone().into_iter().collect(),
@@ -139,11 +140,13 @@ pub struct Surroundings {
     pub mounts: Vec<v1::Mount>,
     /// Raw block devices.
     pub devices: Vec<v1::Device>,
+    /// Id of the container whose processes it sees.
+    pub target: Option<String>,
 }
 
 /// One attempt of a container.
 pub fn container(pod: &Pod, container: &Container, attempt: u32, around: Surroundings) -> v1::ContainerConfig {
-    let Surroundings { env, mounts, devices } = around;
+    let Surroundings { env, mounts, devices, target } = around;
     let mut labels = identity_labels(pod);
     labels.insert(labels::CONTAINER.into(), container.name.clone());
     let mut annotations = HashMap::from([(labels::MESSAGE_PATH.into(), container.message_path.clone())]);
@@ -167,7 +170,7 @@ pub fn container(pod: &Pod, container: &Container, attempt: u32, around: Surroun
         tty: container.tty,
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(resources::container(container, resources::qos(pod), resources::machine_memory())),
-            security_context: Some(security(pod, &container.security)),
+            security_context: Some(security(pod, &container.security, target)),
         }),
         ..Default::default()
     }
@@ -222,12 +225,17 @@ const MASKED: [&str; 9] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-fn security(pod: &Pod, security: &Security) -> v1::LinuxContainerSecurityContext {
+fn security(pod: &Pod, security: &Security, target: Option<String>) -> v1::LinuxContainerSecurityContext {
     let number = |value: Option<i64>| value.map(|value| v1::Int64Value { value });
     let paths = |list: &[&str]| {
         let shown = if security.privileged { &[] } else { list };
         shown.iter().map(|&path| path.to_owned()).collect()
     };
+    let mut namespaces = namespaces(pod);
+    if let Some(target) = target {
+        namespaces.pid = v1::NamespaceMode::Target.into();
+        namespaces.target_id = target;
+    }
     v1::LinuxContainerSecurityContext {
         capabilities: Some(v1::Capability {
             add_capabilities: security.add.clone(),
@@ -235,7 +243,7 @@ fn security(pod: &Pod, security: &Security) -> v1::LinuxContainerSecurityContext
             ..Default::default()
         }),
         privileged: security.privileged,
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces),
         run_as_user: number(security.user),
         // The engine refuses a group without a user.
         run_as_group: number(security.group.filter(|_| security.user.is_some())),
@@ -278,7 +286,7 @@ spec:
         let pod = Manifest::read("test", SPEC).expect("good").remove(0).pod;
         let paths = Paths::new(osc_runtime::dirs::Dirs::new("/r"));
         let place = Place::new(&paths, &pod.uid, &pod.full_name(), "kata", None);
-        let sandbox = sandbox(&pod, &place, 3);
+        let sandbox = sandbox(&pod, &place, 3, None);
         assert_eq!(sandbox.labels["x"], "y");
         assert_eq!(sandbox.labels[labels::UID], pod.uid);
         assert_eq!(sandbox.annotations["io.katacontainers.x"], "z");

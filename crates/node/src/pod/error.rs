@@ -102,6 +102,14 @@ pub enum PodError {
         /// The engine's answer.
         source: CriError,
     },
+    /// The container whose processes another one wants to see does not run.
+    #[error("container {container:?} of pod {pod} does not run, so its processes cannot be seen")]
+    Target {
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+    },
     /// Something the pod is made of is not there.
     #[error("{}{what} {name:?} not found", key.as_ref().map(|key| format!("key {key:?} in ")).unwrap_or_default())]
     Missing {
@@ -161,7 +169,7 @@ impl PodError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Manifest(_) | Self::Handler { .. } | Self::Ambiguous { .. } => Kind::Invalid,
-            Self::Exists { .. } | Self::Held { .. } | Self::Left { .. } => Kind::Busy,
+            Self::Exists { .. } | Self::Held { .. } | Self::Target { .. } | Self::Left { .. } => Kind::Busy,
             Self::Missing { .. } | Self::NotFound(_) | Self::NoContainer { .. } | Self::Image { source: None, .. } => {
                 Kind::NotFound
             }

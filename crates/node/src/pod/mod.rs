@@ -35,6 +35,7 @@ mod stop;
 mod supervise;
 mod volumes;
 
+pub(crate) use dns::host_resolvers;
 pub use error::PodError;
 pub use manifest::Manifest;
 pub use next::{Attempt, Detail, Phase, Sandbox, Seen, State, back_off, pause, policy};

@@ -51,6 +51,9 @@ pub struct Pod {
     pub init: Vec<Container>,
     /// The containers proper, at least one.
     pub containers: Vec<Container>,
+    /// Put into the pod while it runs, to look around; never restarted, and of no
+    /// account for how the pod is.
+    pub ephemeral: Vec<Container>,
     /// The account whose tokens it may have.
     pub service_account: String,
     /// Whether services of the namespace appear in the environment.
@@ -76,7 +79,12 @@ impl Pod {
 
     /// The container of that name.
     pub fn container(&self, name: &str) -> Option<&Container> {
-        self.all().find(|container| container.name == name)
+        self.all().chain(&self.ephemeral).find(|container| container.name == name)
+    }
+
+    /// Whether the container of that name is an ephemeral one.
+    pub fn is_ephemeral(&self, name: &str) -> bool {
+        self.ephemeral.iter().any(|container| container.name == name)
     }
 }
 
@@ -96,6 +104,8 @@ pub enum Restart {
 pub struct Dns {
     /// Whether the host's resolver configuration is the base.
     pub from_host: bool,
+    /// Whether names of the cluster come first, where there is a cluster that has them.
+    pub from_cluster: bool,
     /// Name servers.
     pub servers: Vec<String>,
     /// Search domains.
@@ -145,6 +155,8 @@ pub struct Container {
     pub post_start: Option<Hook>,
     /// Run before its end.
     pub pre_stop: Option<Hook>,
+    /// The container whose processes it sees, other than its own.
+    pub target: Option<String>,
     /// An init container that keeps running beside the others.
     pub sidecar: bool,
     /// Has to succeed before the container counts as started.
@@ -318,8 +330,9 @@ pub struct Volume {
 /// Where a volume's content comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A directory that lives as long as the pod.
-    EmptyDir,
+    /// A directory that lives as long as the pod. A pod of a cluster that puts more
+    /// bytes into it is evicted.
+    EmptyDir(Option<u64>),
     /// The same in memory, of at most so many bytes.
     Memory(Option<u64>),
     /// A path of the host.

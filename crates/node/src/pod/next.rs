@@ -147,6 +147,13 @@ pub fn next(pod: &Pod, seen: &Seen) -> Action {
         return Action::Done(Phase::Failed);
     }
     let mut wait = pod.active_deadline.map(|limit| limit - seen.age);
+    for container in &pod.ephemeral {
+        match step(Restart::Never, container, seen) {
+            Step::Act(action) => return action,
+            Step::Later(delay) => wait = shorter(wait, Some(delay)),
+            Step::Busy | Step::Over | Step::Failed => {}
+        }
+    }
     for container in &pod.init {
         match init_step(pod, seen, container) {
             Step::Over => {}
@@ -231,6 +238,7 @@ fn step(restart: Restart, container: &Container, seen: &Seen) -> Step {
 pub fn policy(pod: &Pod, container: &Container) -> Restart {
     let init = pod.init.iter().any(|init| init.name == container.name);
     match (init, container.sidecar, pod.restart) {
+        _ if pod.is_ephemeral(&container.name) => Restart::Never,
         (true, true, _) => Restart::Always,
         // Always, for something that must end, means until it succeeds.
         (true, false, Restart::Always) => Restart::OnFailure,
@@ -381,6 +389,25 @@ mod tests {
             assert_eq!(next(&pod(policy, ""), &dead(&states)), want, "{policy} {states:?}");
         }
         assert_eq!(next(&pod("Never", ""), &Seen::default()), Action::MakeSandbox);
+    }
+
+    #[test]
+    fn ephemeral_containers_run_once_and_decide_nothing() {
+        use State::Running;
+        let mut pod = pod("Never", "");
+        let mut debugger = pod.containers[0].clone();
+        debugger.name = "e".into();
+        pod.ephemeral.push(debugger);
+        let over = [("a", 0, ended(0)), ("b", 0, ended(0))];
+        for (states, want) in [
+            (vec![("a", 0, Running), ("b", 0, Running)], run("e")),
+            (vec![("a", 0, Running), ("b", 0, Running), ("e", 0, Running)], WAIT),
+            (vec![("a", 0, Running), ("b", 0, Running), ("e", 0, ended(1))], WAIT),
+            ([&over[..], &[("e", 0, Running)]].concat(), Action::Done(Phase::Succeeded)),
+            ([&over[..], &[("e", 0, ended(1))]].concat(), Action::Done(Phase::Succeeded)),
+        ] {
+            assert_eq!(next(&pod, &seen(&states)), want, "{states:?}");
+        }
     }
 
     #[test]

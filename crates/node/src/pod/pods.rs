@@ -339,6 +339,12 @@ impl Pods {
         Ok(())
     }
 
+    /// Waits until the pod has put more into a volume than it may; what to say then.
+    /// Cancel-safe.
+    pub async fn overfull(&self, record: &Record, pod: &Pod) -> String {
+        volumes::overfull(&self.place(record).dir, pod).await
+    }
+
     /// Ends the containers of a pod but keeps its sandbox's record and its logs:
     /// what happens to a pod that is over.
     ///

@@ -148,6 +148,32 @@ impl Cluster {
         last
     }
 
+    /// Waits until there is a pod of that name.
+    pub async fn appears(&self, name: &str) {
+        self.eventually(name, |pod| pod.is_some()).await;
+    }
+
+    /// Waits until there is none any more.
+    pub async fn disappears(&self, name: &str) {
+        self.eventually(name, |pod| pod.is_none()).await;
+    }
+
+    /// Waits until another pod has the name of `first`.
+    pub async fn replaced(&self, first: &Value) {
+        let (name, uid) = (&first["metadata"]["name"], first["metadata"]["uid"].as_str());
+        let other = |pod: Option<&Pod>| pod.is_some_and(|pod| pod.metadata.uid.as_deref() != uid);
+        self.eventually(name.as_str().expect("name"), other).await;
+    }
+
+    async fn eventually(&self, name: &str, wanted: impl Fn(Option<&Pod>) -> bool) {
+        let seen = async {
+            while !wanted(self.pods().get_opt(name).await.expect("pod").as_ref()) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("pod {name} is not as wanted"));
+    }
+
     /// Reasons and messages of the events of a pod.
     pub async fn events(&self, name: &str) -> Vec<(String, String)> {
         let events: Api<Event> = Api::default_namespaced(self.client.clone());

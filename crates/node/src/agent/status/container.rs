@@ -31,6 +31,7 @@ pub(super) fn status(
     let running = state.running.is_some();
     let is_init = facts.pod.init.iter().any(|init| init.name == *name) && !container.sidecar;
     let ready = match attempt.state {
+        _ if facts.pod.is_ephemeral(name) => false,
         State::Exited { code, .. } => is_init && code == 0,
         _ => running && attempt.health.ready && attempt.health.started && !is_init,
     };

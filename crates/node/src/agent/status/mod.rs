@@ -48,6 +48,7 @@ pub fn compute(facts: Facts<'_>) -> core::PodStatus {
     };
     let init = statuses(&facts.pod.init, &before.init_container_statuses);
     let containers = statuses(&facts.pod.containers, &before.container_statuses);
+    let ephemeral = statuses(&facts.pod.ephemeral, &before.ephemeral_container_statuses);
     let conditions = conditions::all(&facts, phase, &init, &containers);
     let addresses: Vec<String> = facts.report.addresses.iter().map(IpAddr::to_string).collect();
     let (reason, message) = match facts.end.and_then(|end| end.reason.as_ref()) {
@@ -65,6 +66,7 @@ pub fn compute(facts: Facts<'_>) -> core::PodStatus {
         qos_class: Some(qos(facts.pod).name().to_owned()),
         init_container_statuses: (!init.is_empty()).then_some(init),
         container_statuses: Some(containers),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         conditions: Some(conditions),
         ..before
     };

@@ -19,8 +19,15 @@ pub(super) struct PodFacts<'a> {
     pub volumes: &'a [Volume],
 }
 
-/// Init containers and containers.
-pub(super) fn all(pod: &PodFacts<'_>, problems: &mut Problems) -> (Vec<Container>, Vec<Container>) {
+/// The containers of a pod.
+pub(super) struct Lists {
+    pub init: Vec<Container>,
+    pub containers: Vec<Container>,
+    pub ephemeral: Vec<Container>,
+}
+
+/// All containers; their names are different.
+pub(super) fn all(pod: &PodFacts<'_>, problems: &mut Problems) -> Lists {
     let mut names = HashSet::new();
     let mut list = |field: &str, given: &[core::Container], init: bool, problems: &mut Problems| {
         let mut checked = Vec::new();
@@ -36,7 +43,29 @@ pub(super) fn all(pod: &PodFacts<'_>, problems: &mut Problems) -> (Vec<Container
     let init = list("initContainers", pod.spec.init_containers.as_deref().unwrap_or_default(), true, problems);
     let containers = list("containers", &pod.spec.containers, false, problems);
     problems.unless(!containers.is_empty(), "spec.containers", "at least one is needed");
-    (init, containers)
+    let (given, targets) = ephemeral(pod.spec, problems);
+    let mut ephemeral = list("ephemeralContainers", &given, false, problems);
+    for (container, target) in ephemeral.iter_mut().zip(targets) {
+        container.target = target;
+    }
+    Lists { init, containers, ephemeral }
+}
+
+/// Ephemeral containers as ordinary ones, which have all of their fields but one:
+/// whose processes each wants to see.
+fn ephemeral(spec: &core::PodSpec, problems: &mut Problems) -> (Vec<core::Container>, Vec<Option<String>>) {
+    let given = spec.ephemeral_containers.as_deref().unwrap_or_default();
+    let mut both = (Vec::new(), Vec::new());
+    for (n, container) in given.iter().enumerate() {
+        match serde_json::to_value(container).and_then(serde_json::from_value) {
+            Ok(ordinary) => {
+                both.0.push(ordinary);
+                both.1.push(container.target_container_name.clone().filter(|name| !name.is_empty()));
+            }
+            Err(error) => problems.add(format!("spec.ephemeralContainers[{n}]"), error.to_string()),
+        }
+    }
+    both
 }
 
 fn one(path: &str, given: &core::Container, init: bool, pod: &PodFacts<'_>, problems: &mut Problems) -> Container {
@@ -82,6 +111,7 @@ fn one(path: &str, given: &core::Container, init: bool, pod: &PodFacts<'_>, prob
         tty: given.tty.unwrap_or(false),
         post_start: hook(&at("lifecycle.postStart"), lifecycle.post_start, given, problems),
         pre_stop: hook(&at("lifecycle.preStop"), lifecycle.pre_stop, given, problems),
+        target: None,
         sidecar,
         startup: probe::check(&at("startupProbe"), given.startup_probe.as_ref(), given, problems),
         liveness: probe::check(&at("livenessProbe"), given.liveness_probe.as_ref(), given, problems),

@@ -40,7 +40,7 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let volumes = volume::volumes(given, &uid, problems);
     let facts = container::PodFacts { meta, spec, uid: &uid, security: &pod_security, volumes: &volumes };
-    let (init, containers) = container::all(&facts, problems);
+    let container::Lists { init, containers, ephemeral } = container::all(&facts, problems);
     let restarts = [("Always", Restart::Always), ("OnFailure", Restart::OnFailure), ("Never", Restart::Never)];
     let restart = spec.restart_policy.as_deref().unwrap_or("Always");
     let restart = problems.choice("spec.restartPolicy", restart, &restarts);
@@ -68,6 +68,7 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
         volumes,
         init,
         containers,
+        ephemeral,
         service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".into()),
         service_links: spec.enable_service_links.unwrap_or(true),
         pull_secrets: spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect(),
@@ -124,7 +125,7 @@ fn amounts(path: &str, given: &BTreeMap<String, Quantity>, problems: &mut Proble
 }
 
 fn dns(spec: &core::PodSpec, problems: &mut Problems) -> Dns {
-    // Without a cluster there is no cluster DNS: the host's resolver stands in.
+    // Where there is no cluster DNS the host's resolver stands in.
     let policies = [("ClusterFirst", true), ("ClusterFirstWithHostNet", true), ("Default", true), ("None", false)];
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let from_host = problems.choice("spec.dnsPolicy", policy, &policies).unwrap_or(true);
@@ -139,8 +140,14 @@ fn dns(spec: &core::PodSpec, problems: &mut Problems) -> Dns {
         let name = option.name.clone().unwrap_or_default();
         option.value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}"))
     };
+    // In the host's network that has to be said.
+    let from_cluster = match policy {
+        "ClusterFirst" => !spec.host_network.unwrap_or(false),
+        policy => policy == "ClusterFirstWithHostNet",
+    };
     Dns {
         from_host,
+        from_cluster,
         servers,
         searches: given.searches.unwrap_or_default(),
         options: given.options.iter().flatten().map(option).collect(),

@@ -61,7 +61,7 @@ pub(super) fn volumes(pod: &core::Pod, uid: &str, problems: &mut Problems) -> Ve
         match sources.len() {
             0 if problems.in_cluster && !has_no_source(volume) => problems.add(&path, "is of a kind not known here"),
             // Other sources have been refused by the table of fields.
-            0 => volumes.push(Volume { name: name.clone(), source: Source::EmptyDir }),
+            0 => volumes.push(Volume { name: name.clone(), source: Source::EmptyDir(None) }),
             1 => volumes.extend(sources.pop().map(|source| Volume { name: name.clone(), source })),
             _ => problems.add(&path, "has two sources"),
         }
@@ -83,16 +83,16 @@ fn empty_dir(path: &str, given: &core::EmptyDirVolumeSource, problems: &mut Prob
     });
     match given.medium.as_deref().unwrap_or_default() {
         "" => {
-            if limit.is_some() {
-                // Kubernetes evicts a pod that writes more; nobody does that here.
+            if limit.is_some() && !problems.in_cluster {
+                // A cluster evicts a pod that writes more; nobody does that here.
                 problems.ignored.push(format!("{path}.emptyDir.sizeLimit"));
             }
-            Source::EmptyDir
+            Source::EmptyDir(limit)
         }
         "Memory" => Source::Memory(limit),
         medium => {
             problems.add(format!("{path}.emptyDir.medium"), format!("{medium:?} is not one of \"\", Memory"));
-            Source::EmptyDir
+            Source::EmptyDir(None)
         }
     }
 }

@@ -20,9 +20,9 @@ use crate::{
 
 impl Supervisor {
     /// Asks the engine, and tells of containers that ended since. Whether
-    /// anything changed.
+    /// anything changed, or something new is asked for.
     pub(super) async fn look(&mut self, tell: &mut (impl FnMut(Event) + Send)) -> Result<bool, PodError> {
-        self.take_latest();
+        let more = self.take_latest();
         let mut seen = observe_anew(&self.client, &self.pod.uid, &mut self.known).await?;
         self.examine(&mut seen).await;
         let settled = self.settle_held(&mut seen);
@@ -37,16 +37,19 @@ impl Supervisor {
         let changed = settled || outline(&seen) != outline(&self.last) || seen.sandbox != self.last.sandbox;
         self.last = seen;
         self.report(changed).await;
-        Ok(changed)
+        Ok(changed || more)
     }
 
-    /// Labels, annotations and the like may have changed.
-    fn take_latest(&mut self) {
+    /// Labels, annotations and the like may have changed. Whether there are more
+    /// containers than before.
+    fn take_latest(&mut self) -> bool {
+        let before = self.pod.ephemeral.len();
         if let Some(membership) = &mut self.membership
             && membership.latest.has_changed().unwrap_or(false)
         {
             self.pod = (**membership.latest.borrow_and_update()).clone();
         }
+        self.pod.ephemeral.len() > before
     }
 
     /// Adds what probes say, and begins to probe what has been started.

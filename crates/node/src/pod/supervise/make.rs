@@ -13,7 +13,7 @@ use crate::pod::{
     error::{PodError, io},
     images::{self, Fetch},
     model::Container,
-    next::Sandbox,
+    next::{Attempt, Sandbox, State},
     resources,
     stop::run_hook,
     volumes::{self, Claims},
@@ -26,11 +26,15 @@ impl Supervisor {
         self.prepare_volumes().await?;
         let (pod, place) = (&self.pod, &self.place);
         fs::create_dir_all(&place.logs).map_err(io("create", &place.logs))?;
-        let config = config::sandbox(pod, place, 0);
+        let config = config::sandbox(pod, place, 0, self.name_server());
         let result = self.client.run_sandbox(config, &place.handler).await;
         let id = result.map_err(|source| PodError::Sandbox { pod: pod.full_name(), source })?;
         tracing::info!(pod.name = %pod.full_name(), sandbox.id = id, "sandbox runs");
         Ok(())
+    }
+
+    fn name_server(&self) -> Option<IpAddr> {
+        self.membership.as_ref()?.cluster.node.dns
     }
 
     async fn prepare_volumes(&mut self) -> Result<Claims, PodError> {
@@ -70,7 +74,7 @@ impl Supervisor {
         let attempt = last.as_ref().map_or(0, |attempt| attempt.number + 1).max(self.place.next_attempt(name));
         let around = self.surroundings(sandbox, container, attempt).await?;
         let config = config::container(&self.pod, container, attempt, around);
-        let sandbox_config = config::sandbox(&self.pod, &self.place, 0);
+        let sandbox_config = config::sandbox(&self.pod, &self.place, 0, self.name_server());
         let failed = |source| PodError::Start { pod: self.pod.full_name(), container: name.clone(), source };
         let id = self.client.create_container(sandbox, config, sandbox_config).await.map_err(failed)?;
         self.note_about(container, false, "Created", format!("Created container: {name}"));
@@ -112,6 +116,7 @@ impl Supervisor {
             Some(claims) => claims,
             None => self.prepare_volumes().await?, // somebody else made the sandbox
         };
+        let target = self.target(container)?;
         let mut container = container.clone();
         let known = env.iter().cloned().collect();
         for mount in container.mounts.iter_mut().filter(|mount| !mount.sub_path_expr.is_empty()) {
@@ -122,7 +127,19 @@ impl Supervisor {
         if self.membership.is_some() {
             mounts.extend(self.message_file(&container, attempt)?);
         }
-        Ok(Surroundings { env, mounts, devices })
+        Ok(Surroundings { env, mounts, devices, target })
+    }
+
+    /// Id of the container whose processes an ephemeral one is to see. Where they
+    /// share them anyway, nothing has to be done.
+    fn target(&self, container: &Container) -> Result<Option<String>, PodError> {
+        let Some(name) = container.target.as_ref().filter(|_| !self.pod.share_processes && !self.pod.host_pid) else {
+            return Ok(None);
+        };
+        match self.last.containers.get(name) {
+            Some(Attempt { id, state: State::Running, .. }) => Ok(Some(id.clone())),
+            _ => Err(PodError::Target { pod: self.pod.full_name(), container: name.clone() }),
+        }
     }
 
     fn mounts(&self, container: &Container, addresses: &[IpAddr], claims: &Claims) -> Result<Vec<Mount>, PodError> {

@@ -91,6 +91,7 @@ impl Held {
         let (reason, slows_down) = match error {
             PodError::Image { source: Some(_), .. } => ("ErrImagePull", true),
             PodError::Image { source: None, .. } => ("ErrImageNeverPull", false),
+            PodError::Target { .. } => ("CreateContainerConfigError", false),
             PodError::Missing { .. } | PodError::Api { .. } | PodError::Root { .. } | PodError::Volume { .. } => {
                 ("CreateContainerConfigError", false)
             }

@@ -13,6 +13,7 @@
 
 mod atomic;
 mod files;
+mod usage;
 
 use std::{
     collections::HashMap,
@@ -41,6 +42,8 @@ use super::{
 };
 use crate::engine::{below, unmount_below};
 
+pub use usage::overfull;
+
 /// What the claims of a pod are bound to, by the name of the volume.
 pub type Claims = HashMap<String, Claimed>;
 
@@ -55,7 +58,7 @@ pub async fn prepare(dir: &Path, pod: &Pod, cluster: Option<&Cluster>) -> Result
     for volume in &pod.volumes {
         let at = place(dir, volume, &claims);
         let made = match &volume.source {
-            Source::EmptyDir => empty_dir(&at, pod.fs_group),
+            Source::EmptyDir(_) => empty_dir(&at, pod.fs_group),
             Source::Memory(limit) => memory_dir(&at, *limit, pod.fs_group),
             Source::HostPath(path, kind) => host_path(path, *kind),
             Source::Claim(_) => claimed(&at, pod.fs_group),
@@ -111,7 +114,7 @@ async fn claims(pod: &Pod, cluster: Option<&Cluster>) -> Result<Claims, PodError
 /// Where a volume lies on the host.
 fn place(dir: &Path, volume: &Volume, claims: &Claims) -> PathBuf {
     match &volume.source {
-        Source::EmptyDir | Source::Memory(_) => dir.join("volumes/kubernetes.io~empty-dir").join(&volume.name),
+        Source::EmptyDir(_) | Source::Memory(_) => dir.join("volumes/kubernetes.io~empty-dir").join(&volume.name),
         Source::HostPath(path, _) => path.clone(),
         Source::Claim(_) => claims.get(&volume.name).map(|claimed| claimed.path.clone()).unwrap_or_default(),
         Source::Files(files) => dir.join("volumes").join(files.plugin).join(&volume.name),
