@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -90,6 +91,62 @@ fn wait(child: &mut Child, by: Instant) -> Option<ExitStatus> {
         status.is_some()
     });
     status
+}
+
+/// A command that goes on while others run. Killed when dropped.
+pub struct Background {
+    child: Child,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Background {
+    /// Starts `command`; what it prints is collected, both outputs in one.
+    #[track_caller]
+    pub fn start(mut command: Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let shown = Arc::default();
+        collect(child.stdout.take().unwrap(), &shown);
+        collect(child.stderr.take().unwrap(), &shown);
+        Self { child, shown }
+    }
+
+    /// All that was printed so far.
+    pub fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until `text` has been printed.
+    #[track_caller]
+    pub fn expect(&self, text: &str, limit: Duration) {
+        assert!(until(limit, || self.shown().contains(text)), "no {text:?} in {:?}", self.shown());
+    }
+
+    /// Waits for the end; the exit code.
+    #[track_caller]
+    pub fn code(mut self, limit: Duration) -> i32 {
+        let status = wait(&mut self.child, Instant::now() + limit);
+        let status = status.unwrap_or_else(|| panic!("still running after {limit:?}: {:?}", self.shown()));
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<Vec<u8>>>) {
+    let into = into.clone();
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            into.lock().unwrap().extend(&bytes[..count]);
+        }
+    });
 }
 
 /// Asks `done` every few milliseconds until it says yes or `limit` is over;

@@ -199,7 +199,12 @@ pub fn configuration() -> String {
 /// # Panics
 /// When it is not there.
 pub fn built(path: &str) -> PathBuf {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap().join(path);
+    let file = repository().join(path);
     assert!(file.exists(), "{} is missing: run `make build` first", file.display());
     file
+}
+
+/// Top of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }

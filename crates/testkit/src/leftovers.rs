@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub links: BTreeSet<String>,
     /// Named network namespaces.
     pub netns: BTreeSet<String>,
+    /// Tables of the packet filter with rules of services.
+    pub tables: BTreeSet<String>,
     /// Control groups of ours.
     pub cgroups: BTreeSet<PathBuf>,
     /// Files and sockets of sandboxes and shims.
@@ -35,6 +38,7 @@ impl Snapshot {
             mounts: mounts(name),
             links: names("/sys/class/net"),
             netns: names("/run/netns"),
+            tables: tables(),
             cgroups: cgroups(),
             files: files(root),
         }
@@ -47,6 +51,7 @@ impl Snapshot {
             mounts: &self.mounts - &before.mounts,
             links: &self.links - &before.links,
             netns: &self.netns - &before.netns,
+            tables: &self.tables - &before.tables,
             cgroups: &self.cgroups - &before.cgroups,
             files: &self.files - &before.files,
         }
@@ -68,6 +73,12 @@ impl Snapshot {
 fn names(dir: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn tables() -> BTreeSet<String> {
+    let listed = Command::new("nft").args(["list", "tables"]).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    text.lines().filter(|line| line.contains("osc-services")).map(str::to_owned).collect()
 }
 
 fn mounts(root: &str) -> BTreeSet<String> {

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod guest;
 pub mod host;
+pub mod kubectl;
 pub mod leftovers;
 pub mod pod;
 pub mod processes;

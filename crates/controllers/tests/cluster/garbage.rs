@@ -129,8 +129,11 @@ async fn custom_resources_own_and_are_owned() {
     let maps: Api<ConfigMap> = cluster.all();
     let owner = json!({"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": widget.uid(), "blockOwnerDeletion": true});
     cluster.create(&maps, json!({"metadata": {"name": "owned", "ownerReferences": [owner]}})).await;
-    // Whether or not the new kind is watched already, its dependant must survive.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Once one whose owner was never there has gone, the new kind is known, and the
+    // dependant of one that is there must have survived.
+    let never = json!({"apiVersion": "example.com/v1", "kind": "Widget", "name": "never", "uid": "never-there"});
+    cluster.create(&maps, json!({"metadata": {"name": "astray", "ownerReferences": [never]}})).await;
+    cluster.until_gone(&maps, "astray").await;
     assert!(maps.get_opt("owned").await.unwrap().is_some());
     widgets.delete("w", &DeleteParams::foreground()).await.unwrap();
     cluster.until_gone(&widgets, "w").await;

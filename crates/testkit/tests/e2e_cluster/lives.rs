@@ -1,6 +1,4 @@
-//! One machine is enough: `osc up`, stock kubectl, sandboxed pods, and whatever dies.
-
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+//! Sandboxed pods, and whatever dies.
 
 use osc_testkit::{cluster::Cluster, processes::kill_9};
 use serde_json::{Value, json};

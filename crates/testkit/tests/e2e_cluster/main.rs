@@ -1,0 +1,8 @@
+//! One machine is enough: `osc up`, stock kubectl, pods with and without sandboxes.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod commands;
+mod lives;
+mod manifests;
+mod streams;
