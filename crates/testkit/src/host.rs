@@ -115,9 +115,14 @@ impl Host {
     /// The words of `ctr run` that choose our shim, then `options`, the busybox
     /// image, `id` and the words of the container's process.
     pub fn run_command(&self, id: &str, options: &[&str], process: &[&str]) -> Command {
+        self.run_command_with(&self.configuration(), id, options, process)
+    }
+
+    /// The same with another configuration of the shim.
+    pub fn run_command_with(&self, configuration: &Path, id: &str, options: &[&str], process: &[&str]) -> Command {
         let shim = built("target/release/containerd-shim-kata-v2");
         let mut command = self.ctr_command(&["run", "--runtime"]);
-        command.arg(shim).arg("--runtime-config-path").arg(self.configuration());
+        command.arg(shim).arg("--runtime-config-path").arg(configuration);
         command.args(options).args([BUSYBOX, id]).args(process);
         command
     }

@@ -14,4 +14,5 @@ pub mod kubectl;
 pub mod leftovers;
 pub mod pod;
 pub mod processes;
+pub mod templates;
 pub mod terminal;

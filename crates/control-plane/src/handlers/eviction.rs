@@ -15,7 +15,7 @@ use crate::{
     write::{self, Intent, Ownership, delete, update},
 };
 
-/// Seconds after which an eviction refused by a budget is worth another try.
+/// Seconds after which an eviction is worth another try while its budget is not worked out.
 const RETRY: u32 = 10;
 /// Disruptions a budget remembers; more means its controller does not keep up.
 const MOST_DISRUPTED: usize = 2000;
@@ -96,7 +96,7 @@ fn charged(budget: &Value, pod: &str) -> Result<Value, Status> {
     let generation = budget["metadata"]["generation"].as_i64().unwrap_or(0);
     if status["observedGeneration"].as_i64().unwrap_or(0) < generation {
         let why = format!("The disruption budget {name} is still being processed by the server.");
-        return Err(refused(name, &why));
+        return Err(refused(&why).with_retry_after(RETRY));
     }
     if number("disruptionsAllowed") <= 0 {
         let why = format!(
@@ -104,10 +104,10 @@ fn charged(budget: &Value, pod: &str) -> Result<Value, Status> {
             number("desiredHealthy"),
             number("currentHealthy")
         );
-        return Err(refused(name, &why));
+        return Err(refused(&why));
     }
     if status["disruptedPods"].as_object().is_some_and(|pods| pods.len() >= MOST_DISRUPTED) {
-        return Err(refused(name, "too many evictions are not confirmed yet"));
+        return Err(refused("too many evictions are not confirmed yet").with_retry_after(RETRY));
     }
     let mut charged = budget.clone();
     charged["status"]["disruptionsAllowed"] = (number("disruptionsAllowed") - 1).into();
@@ -115,11 +115,11 @@ fn charged(budget: &Value, pod: &str) -> Result<Value, Status> {
     Ok(charged)
 }
 
-fn refused(budget: &str, why: &str) -> Status {
-    let message = format!("Cannot evict pod as it would violate the pod's disruption budget. ({budget})");
-    Status::too_many_requests(message, RETRY)
-        .with_causes([Cause::new("DisruptionBudget", why, "")])
-        .with_retry_after(RETRY)
+/// Without a time to come back: clients would wait silently, where they shall say what
+/// the budget lacks.
+fn refused(why: &str) -> Status {
+    let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+    Status::new(429, "TooManyRequests", message).with_causes([Cause::new("DisruptionBudget", why, "")])
 }
 
 #[cfg(test)]

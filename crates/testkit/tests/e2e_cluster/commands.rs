@@ -220,8 +220,7 @@ fn evictions(kubectl: &Kubectl<'_>) {
     kubectl.eventually("get pdb web -o jsonpath={.status.currentHealthy}", "1");
     let drain = kubectl
         .start("drain worker-1 --pod-selector=app=web --delete-emptydir-data --ignore-daemonsets --timeout=90s", &[]);
-    // Refusals say when to come back, and clients do without a word.
-    drain.expect("evicting pod", LIMIT);
+    drain.expect("would violate the pod's disruption budget", LIMIT);
     kubectl.says("get node worker-1", "", "SchedulingDisabled");
     kubectl.says("get pods -l app=web", "", "Running");
     kubectl.says("delete pdb web", "", "deleted");

@@ -11,42 +11,11 @@ use osc_testkit::{
     command::until,
     host::{Host, LIMIT},
     processes::{self, kill_9},
+    templates::{failures, restored, store, switched_on, template},
 };
 
 fn with_templates() -> Host {
-    Host::with_configuration(|text| text.replace("enable_template = false", "enable_template = true"))
-}
-
-fn store(host: &Host) -> PathBuf {
-    // Beside the guest image of the root the engine was started with.
-    host.root.join("var/lib/sandboxed-containers/templates")
-}
-
-/// The template there is, once it has been made.
-fn template(host: &Host) -> PathBuf {
-    let mut found = None;
-    let made = until(LIMIT, || {
-        let entries = fs::read_dir(store(host)).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut whole = entries.filter(|path| path.join("manifest.json").exists());
-        found = whole.find(|path| !path.to_string_lossy().contains("build-"));
-        found.is_some()
-    });
-    assert!(made, "no template in {}: {:?}", store(host).display(), failures(host));
-    found.unwrap()
-}
-
-fn failures(host: &Host) -> Vec<String> {
-    let entries = fs::read_dir(store(host)).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries
-        .filter(|path| path.extension().is_some_and(|e| e == "failed"))
-        .map(|p| fs::read_to_string(p).unwrap())
-        .collect()
-}
-
-/// Whether the machine of a running sandbox went on from a template.
-fn restored(host: &Host, id: &str) -> bool {
-    let state = fs::read_to_string(host.root.join("run/kata").join(id).join("state.json")).unwrap();
-    state.contains("\"restored\": true")
+    Host::with_configuration(|text| switched_on(&text))
 }
 
 /// Runs a sandbox and says whether it was a restored one.

@@ -11,7 +11,7 @@ use osc_testkit::{
     bare,
     command::{self, until},
     host::{BUSYBOX, Host, LIMIT},
-    processes,
+    processes, templates,
 };
 
 use crate::{ROUNDS, Times};
@@ -33,10 +33,16 @@ pub fn times(host: &Host, times: &mut Times) {
     let mut start = host.ctr_command(&["run", "--runtime", "io.containerd.runc.v2", "--detach", BUSYBOX, &plain]);
     start.args(["sleep", "100000"]);
     timed(start);
+    let templates = host.root.join("templates.toml");
+    fs::write(&templates, templates::switched_on(&fs::read_to_string(host.configuration()).unwrap())).unwrap();
+    let restored = |host: &Host| timed(host.run_command_with(&templates, &host.name(), &["--rm"], &["true"]));
+    restored(host);
+    templates::template(host);
     for round in 0..=ROUNDS {
         let bare = host.tokio.block_on(bare::boot_to_agent_ready());
         let runc_run = timed(runc(host, &["--rm"], &["true"]));
         let sandbox_run = timed(host.run_command(&host.name(), &["--rm"], &["true"]));
+        let restored_run = restored(host);
         let sandbox_exec = host.exec(&sandbox, &[], &["true"]).ok().took;
         let runc_exec = host.exec(&plain, &[], &["true"]).ok().took;
         // The first round warms caches.
@@ -44,6 +50,7 @@ pub fn times(host: &Host, times: &mut Times) {
             times.add("bare boot", bare);
             times.add("runc run", runc_run);
             times.add("sandbox run", sandbox_run);
+            times.add("restored run", restored_run);
             times.add("sandbox exec", sandbox_exec);
             times.add("runc exec", runc_exec);
         }
