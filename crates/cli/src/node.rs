@@ -15,7 +15,7 @@ use crate::{Context, Failure, cluster::layout::Layout};
 /// Why it does not start.
 pub async fn start(context: &Context) -> Result<(Engine, Pods), Failure> {
     let engine = Engine::new(context.dirs.clone());
-    let client = engine.start(&Kata::installed(engine.paths().dirs())).await?;
+    let client = engine.start(Some(&Kata::installed(engine.paths().dirs()))).await?;
     let pods = Pods::new(engine.paths(), client);
     Ok((engine, pods))
 }

@@ -20,19 +20,19 @@ async fn start_adopt_survive_a_kill_and_leave_nothing() -> Result<(), EngineErro
     let deep = root.path().join("d".repeat(60)).join("e".repeat(60));
     let engine = engine(&deep);
     assert!(engine.running().is_none());
-    let client = engine.start(&kata()).await?;
+    let client = engine.start(Some(&kata())).await?;
     assert!(client.image(PAUSE_IMAGE).await?.is_some());
 
     let pid = |engine: &Engine| std::fs::read_to_string(engine.paths().pid_file()).expect("pid file");
     let first = pid(&engine);
-    engine.start(&kata()).await?;
+    engine.start(Some(&kata())).await?;
     assert_eq!(pid(&engine), first, "a running engine is adopted");
 
     assert!(Command::new("kill").args(["-9", &first]).status().expect("kill").success());
     while engine.running().is_some() {
         tokio::task::yield_now().await;
     }
-    engine.start(&kata()).await?;
+    engine.start(Some(&kata())).await?;
     assert_ne!(pid(&engine), first, "a killed engine is replaced");
 
     engine.stop(true).await?;
@@ -47,7 +47,7 @@ async fn start_adopt_survive_a_kill_and_leave_nothing() -> Result<(), EngineErro
 async fn a_broken_archive_is_refused_with_a_reason() -> Result<(), EngineError> {
     let root = tempfile::tempdir().expect("tempdir");
     let engine = engine(root.path());
-    let client = engine.start(&kata()).await?;
+    let client = engine.start(Some(&kata())).await?;
     let archive = root.path().join("broken.tar");
     std::fs::write(&archive, "not a tar").expect("write");
     let refused = engine.import(&client, &archive).await;

@@ -18,6 +18,7 @@ pub struct Cluster {
     /// Directory prefix of the cluster.
     pub root: PathBuf,
     port: u16,
+    options: Vec<String>,
     before: Snapshot,
     ended: bool,
     _dir: TempDir,
@@ -30,6 +31,15 @@ impl Cluster {
     /// # Panics
     /// When `make build` has not been run, or the cluster does not come up.
     pub fn up() -> Self {
+        Self::up_with(&["--sandboxes"])
+    }
+
+    /// The same with other words for `osc up`.
+    ///
+    /// # Panics
+    /// As [`Self::up`].
+    pub fn up_with(options: &[&str]) -> Self {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
         let one = alone();
         let dir = tempfile::Builder::new().prefix("osc-cluster-").tempdir_in("/tmp").unwrap();
         let root = dir.path().to_owned();
@@ -39,7 +49,7 @@ impl Cluster {
         // Free now; whoever takes it meanwhile makes the start fail with a clear word.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let before = Snapshot::take(&root);
-        let cluster = Self { root, port, before, ended: false, _dir: dir, _one: one };
+        let cluster = Self { root, port, options, before, ended: false, _dir: dir, _one: one };
         cluster.again();
         cluster
     }
@@ -48,7 +58,8 @@ impl Cluster {
     pub fn again(&self) {
         let images = ["busybox", "hello-openshift"].map(|image| built(&format!("target/images/{image}.tar")));
         let port = self.port.to_string();
-        let mut arguments = vec!["up", "--sandboxes", "--port", &port];
+        let mut arguments = vec!["up", "--port", &port];
+        arguments.extend(self.options.iter().map(String::as_str));
         for image in &images {
             arguments.extend(["--image-archive", image.to_str().unwrap()]);
         }

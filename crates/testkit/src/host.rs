@@ -73,7 +73,7 @@ impl Host {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let engine = Engine::new(Dirs::new(&root));
         let kata = Kata { shim: built("target/release/containerd-shim-kata-v2"), configuration: edit(configuration()) };
-        let cri = tokio.block_on(engine.start(&kata)).unwrap();
+        let cri = tokio.block_on(engine.start(Some(&kata))).unwrap();
         for image in ["busybox", "hello-openshift"] {
             let archive = built(&format!("target/images/{image}.tar"));
             tokio.block_on(engine.import(&cri, &archive)).unwrap();

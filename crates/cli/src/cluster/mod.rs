@@ -2,8 +2,8 @@
 //! `osc down`.
 //!
 //! ```text
-//!  osc up ──starts──► osc serve ── control plane ── controllers
-//!     │                   │             └──────────── node agents ─► one engine each
+//!  osc up ──starts──► osc serve ── control plane ── controllers, operator
+//!     │                   │             └──────────── node agents, daemons ─► one engine each
 //!     └── waits for ──────┘ instance file, locked while the process lives
 //! ```
 //!
@@ -15,6 +15,8 @@ mod access;
 mod instance;
 pub mod layout;
 mod owner;
+mod rollout;
+mod sandboxing;
 mod serve;
 pub mod status;
 pub mod stop;

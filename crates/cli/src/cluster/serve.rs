@@ -37,7 +37,7 @@ use super::{
     access::Agent,
     instance::{Claim, Instance},
     layout::{Layout, worker},
-    owner,
+    owner, sandboxing,
 };
 use crate::{Context, Failure};
 
@@ -45,8 +45,10 @@ use crate::{Context, Failure};
 const NODES_READY: Duration = Duration::from_secs(60);
 /// How often they are looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
+/// Marks nodes that run what is not the control plane.
+const WORKER: &str = "node-role.kubernetes.io/worker";
 /// Marks what this program wrote into objects.
-const MANAGER: &str = "osc";
+pub(super) const MANAGER: &str = "osc";
 
 /// Arguments of `osc serve`.
 #[derive(Clone, Debug, Args)]
@@ -60,7 +62,7 @@ pub struct Serve {
     /// Port the API listens on
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     pub port: u16,
-    /// Offer the runtime class kata on all nodes
+    /// Offer the runtime class kata on all nodes at once, without a KataConfig
     #[arg(long)]
     pub sandboxes: bool,
 }
@@ -77,8 +79,16 @@ impl Serve {
             return Err(Failure::new(Kind::Busy, text));
         };
         let stop = CancellationToken::new();
-        let mut cluster =
-            Cluster { claim, context, layout, args: self, stop: stop.clone(), agents: Vec::new(), proxy: None };
+        let mut cluster = Cluster {
+            claim,
+            context,
+            layout,
+            args: self,
+            stop: stop.clone(),
+            agents: Vec::new(),
+            proxy: None,
+            sandboxing: sandboxing::Running::new(),
+        };
         let outcome = tokio::select! {
             outcome = cluster.start() => outcome.map(Some),
             _ = terminate.recv() => Ok(None),
@@ -90,6 +100,7 @@ impl Serve {
                     _ = terminate.recv() => Ok(()),
                     _ = interrupt.recv() => Ok(()),
                     ended = running.ended() => ended,
+                    Some(ended) = cluster.sandboxing.join_next() => ended.map_err(|error| Failure::new(Kind::Bug, error))?,
                 };
                 tracing::info!("control plane ends, pods go on");
                 ended
@@ -100,6 +111,9 @@ impl Serve {
         stop.cancel();
         for agent in cluster.agents {
             agent.stop().await;
+        }
+        while let Some(part) = cluster.sandboxing.join_next().await {
+            part.map_err(|error| Failure::new(Kind::Bug, error))??;
         }
         if let Some(proxy) = cluster.proxy {
             proxy.await.map_err(|error| Failure::new(Kind::Bug, error))?;
@@ -117,6 +131,7 @@ struct Cluster<'a> {
     stop: CancellationToken,
     agents: Vec<NodeAgent>,
     proxy: Option<JoinHandle<()>>,
+    sandboxing: sandboxing::Running,
 }
 
 /// The parts that end only when asked.
@@ -156,8 +171,13 @@ impl Cluster<'_> {
         let (names, zone) = watch::channel(Arc::default());
         let services = proxy::run(administrator.clone(), self.layout.service_table(), names, self.stop.child_token());
         self.proxy = Some(tokio::spawn(services));
+        let payload = sandboxing::payload(&self.context.dirs);
+        let mut defined = None;
         if self.args.sandboxes {
             offer_sandboxes(&administrator).await?;
+        } else {
+            let administrator = administrator.clone();
+            defined = Some(tokio::spawn(async move { sandboxing::define(&administrator).await }));
         }
         for number in 1..=self.args.workers {
             let name = worker(number);
@@ -167,10 +187,19 @@ impl Cluster<'_> {
             options.dns = self.serve_names(options.address, zone.clone());
             let agent = NodeAgent::start(client, options, self.stop.child_token()).await?;
             plane.nodes().register(&name, Arc::new(Agent(agent.access())));
+            if defined.is_some() {
+                let (engine, payload) = (agent.engine(), payload.clone());
+                sandboxing::start_daemon(&mut self.sandboxing, &plane, &name, engine, payload, &self.stop);
+            }
             self.agents.push(agent);
         }
         self.say("waiting for the nodes")?;
         nodes_ready(&administrator, self.args.workers).await?;
+        if let Some(defined) = defined {
+            self.say("starting the operator")?;
+            defined.await.map_err(|error| Failure::new(Kind::Bug, error))??;
+            sandboxing::start(&mut self.sandboxing, &plane, &self.stop).await?;
+        }
         self.claim.say(&Instance { server: format!("https://{}", plane.address()), ..self.instance() })?;
         Ok(Running { plane, controllers })
     }
@@ -232,8 +261,9 @@ impl Cluster<'_> {
         let subnets = Engine::new(dirs.clone()).subnets()?;
         // The bridge its pods are on has the first address of their network.
         let address = std::net::Ipv4Addr::from(u32::from(subnets.v4) + 1);
-        let kata = Kata::installed(&self.context.dirs);
+        let kata = self.args.sandboxes.then(|| Kata::installed(&self.context.dirs));
         let mut options = Options::new(name, address.into(), dirs, kata);
+        options.labels.insert(WORKER.into(), String::new());
         options.api = Some((advertised(self.args.listen).to_string(), plane.address().port()));
         if self.args.workers > 1 {
             options.capacity = share(self.args.workers);

@@ -10,7 +10,12 @@ use kube::{
 use osc_agent_protocol::Kind;
 use serde::Serialize;
 
-use super::{instance::Instance, layout::Layout, serve::is_ready};
+use super::{
+    instance::Instance,
+    layout::Layout,
+    rollout::{self, KataReport, PoolReport},
+    serve::is_ready,
+};
 use crate::{Context, Failure, output};
 
 /// Arguments of `osc status`.
@@ -37,6 +42,8 @@ struct Report {
     pid: i32,
     kubeconfig: String,
     nodes: Vec<NodeReport>,
+    kataconfigs: Vec<KataReport>,
+    pools: Vec<PoolReport>,
 }
 
 /// One node.
@@ -70,7 +77,9 @@ impl Status {
             return Err(Failure::new(Kind::Busy, format!("the cluster is not up yet: {}", instance.step)));
         }
         let client = client(&layout).await?;
-        let report = Report { nodes: nodes(&client).await?, server: instance.server, pid: instance.pid, kubeconfig };
+        let (kataconfigs, pools) = rollout::look(&client).await?;
+        let nodes = nodes(&client).await?;
+        let report = Report { nodes, server: instance.server, pid: instance.pid, kubeconfig, kataconfigs, pools };
         if self.json {
             output::json(&report)?
         } else {
@@ -114,7 +123,10 @@ fn report(node: &Node, pods: &[Pod]) -> NodeReport {
 
 fn print(report: &Report) -> Result<(), Failure> {
     output::line(format_args!("control plane  {} (process {})", report.server, report.pid))?;
-    output::line(format_args!("kubeconfig     {}\n", report.kubeconfig))?;
+    output::line(format_args!("kubeconfig     {}", report.kubeconfig))?;
+    report.kataconfigs.iter().try_for_each(|config| output::line(config.line()))?;
+    report.pools.iter().filter(|pool| pool.matters()).try_for_each(|pool| output::line(pool.line()))?;
+    output::line("")?;
     let rows: Vec<_> = report.nodes.iter().map(row).collect();
     output::table(["NODE", "STATUS", "ADDRESS", "PODS", "SANDBOXES"], &rows)
 }

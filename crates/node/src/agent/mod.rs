@@ -77,8 +77,8 @@ pub struct Options {
     pub taints: Vec<Taint>,
     /// Where it keeps everything. Nodes on one machine have roots of their own.
     pub dirs: Dirs,
-    /// What the `kata` runtime needs.
-    pub kata: Kata,
+    /// What the `kata` runtime needs; none, and a daemon of the node brings it, if anybody.
+    pub kata: Option<Kata>,
     /// A /24 network for its pods; one that is free is taken otherwise.
     pub subnet: Option<Ipv4Addr>,
     /// Its share of the machine; all of it where nothing is said.
@@ -95,7 +95,7 @@ pub struct Options {
 
 impl Options {
     /// A node with all of this machine.
-    pub fn new(name: impl Into<String>, address: IpAddr, dirs: Dirs, kata: Kata) -> Self {
+    pub fn new(name: impl Into<String>, address: IpAddr, dirs: Dirs, kata: Option<Kata>) -> Self {
         Self {
             name: name.into(),
             address,
@@ -115,7 +115,7 @@ impl Options {
     #[cfg(test)]
     fn sample() -> Self {
         let kata = Kata { shim: "/shim".into(), configuration: String::new() };
-        Self::new("node1", IpAddr::from([10, 0, 0, 1]), Dirs::new("/nowhere"), kata)
+        Self::new("node1", IpAddr::from([10, 0, 0, 1]), Dirs::new("/nowhere"), Some(kata))
     }
 }
 
@@ -146,7 +146,7 @@ impl NodeAgent {
     pub async fn start(client: Client, options: Options, stop: CancellationToken) -> Result<Self, EngineError> {
         let stop = stop.child_token();
         let engine = Engine::new(options.dirs.clone()).with_subnet(options.subnet);
-        let cri = engine.start(&options.kata).await?;
+        let cri = engine.start(options.kata.as_ref()).await?;
         let machine = Machine::look(&engine, &cri).await?;
         let pods = Pods::new(engine.paths(), cri.clone());
         let facts = NodeFacts {
@@ -217,7 +217,7 @@ async fn keep_clean(pods: Pods, stop: CancellationToken) {
 }
 
 /// Starts the engine again whenever it has ended. Pods outlive it.
-async fn keep_engine(engine: Engine, kata: Kata, stop: CancellationToken) {
+async fn keep_engine(engine: Engine, kata: Option<Kata>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -225,7 +225,7 @@ async fn keep_engine(engine: Engine, kata: Kata, stop: CancellationToken) {
         }
         if engine.running().is_none() {
             tracing::warn!("engine has ended, starting it again");
-            if let Err(error) = engine.start(&kata).await {
+            if let Err(error) = engine.start(kata.as_ref()).await {
                 tracing::error!(error = chain(&error), "engine does not start");
             }
         }

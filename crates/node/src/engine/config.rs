@@ -11,8 +11,8 @@ pub struct Machine {
     pub cni_bin: PathBuf,
     /// `overlayfs`, or `native` where overlay mounts do not work.
     pub snapshotter: &'static str,
-    /// The kata shim.
-    pub shim: PathBuf,
+    /// The kata shim; none, and drop-ins may offer the runtime.
+    pub shim: Option<PathBuf>,
     /// Whether we may make processes less likely to be killed than ourselves
     /// (`CAP_SYS_RESOURCE`), as the sandbox container normally is.
     pub lowers_oom_score: bool,
@@ -28,7 +28,7 @@ pub fn render(paths: &Paths, machine: &Machine) -> String {
     format!(
         r#"# Written by osc at every start of this engine; changes are lost.
 version = 2
-root = {root}
+{imports}root = {root}
 state = {state}
 disabled_plugins = [
   "io.containerd.internal.v1.opt",
@@ -60,16 +60,7 @@ disabled_plugins = [
     runtime_type = "io.containerd.runc.v2"
     [{cri}.containerd.runtimes.runc.options]
       Root = {runc_root}
-  [{cri}.containerd.runtimes.kata]
-    runtime_type = "io.containerd.kata.v2"
-    runtime_path = {shim}
-    pod_annotations = ["io.katacontainers.*"]
-    container_annotations = ["io.katacontainers.*"]
-    # A privileged container is privileged in its VM: no host device follows it.
-    privileged_without_host_devices = true
-    [{cri}.containerd.runtimes.kata.options]
-      ConfigPath = {kata_config}
-"#,
+{kata}"#,
         root = quote(&paths.content()),
         state = quote(&paths.live()),
         socket = quote(&paths.socket()),
@@ -78,8 +69,28 @@ disabled_plugins = [
         restrict_oom_score = !machine.lowers_oom_score,
         snapshotter = machine.snapshotter,
         runc_root = quote(&paths.live().join("runc")),
-        shim = quote(&machine.shim),
-        kata_config = quote(&paths.kata_config()),
+        imports = match machine.shim {
+            Some(_) => String::new(),
+            None => format!("imports = [{}]\n", quote(&paths.drop_ins().join("*.toml"))),
+        },
+        kata =
+            machine.shim.as_ref().map(|shim| kata(cri, &quote(shim), &quote(&paths.kata_config()))).unwrap_or_default(),
+    )
+}
+
+/// The table of the runtime; paths are quoted.
+fn kata(cri: &str, shim: &str, configuration: &str) -> String {
+    format!(
+        r#"  [{cri}.containerd.runtimes.kata]
+    runtime_type = "io.containerd.kata.v2"
+    runtime_path = {shim}
+    pod_annotations = ["io.katacontainers.*"]
+    container_annotations = ["io.katacontainers.*"]
+    # A privileged container is privileged in its VM: no host device follows it.
+    privileged_without_host_devices = true
+    [{cri}.containerd.runtimes.kata.options]
+      ConfigPath = {configuration}
+"#
     )
 }
 
@@ -99,7 +110,7 @@ mod tests {
         let machine = Machine {
             cni_bin: "/usr/lib/cni".into(),
             snapshotter: "overlayfs",
-            shim: "/x/containerd-shim".into(),
+            shim: Some("/x/containerd-shim".into()),
             lowers_oom_score: true,
         };
         let text = render(&Paths::new(Dirs::new("/tmp/root")), &machine);
@@ -109,6 +120,15 @@ mod tests {
             .map(|line| line.trim().split(' ').next().unwrap_or_default())
             .collect();
         assert_eq!(outside, ["bin_dir", "runtime_path"]);
+    }
+
+    #[test]
+    fn without_a_shim_drop_ins_may_offer_the_runtime() {
+        let machine =
+            Machine { cni_bin: "/usr/lib/cni".into(), snapshotter: "overlayfs", shim: None, lowers_oom_score: true };
+        let text = render(&Paths::new(Dirs::new("/tmp/root")), &machine);
+        assert!(text.contains("\nimports = [\"/tmp/root/etc/containerd/conf.d/*.toml\"]\nroot = "), "{text}");
+        assert!(!text.contains("kata"), "{text}");
     }
 
     #[test]

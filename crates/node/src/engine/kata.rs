@@ -18,7 +18,30 @@ pub struct Kata {
     pub configuration: String,
 }
 
+/// The files a sandbox needs.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The shim executable.
+    pub shim: PathBuf,
+    /// The emulator; it stays where the distribution put it.
+    pub qemu: PathBuf,
+    /// The daemon of the shared file system.
+    pub virtiofsd: PathBuf,
+    /// The guest's kernel.
+    pub kernel: PathBuf,
+    /// The guest's initial RAM file system.
+    pub initrd: PathBuf,
+}
+
 impl Kata {
+    /// The parts that belong to this program, where they are.
+    pub fn installed(dirs: &Dirs) -> Self {
+        let parts = Parts::installed(dirs);
+        Self { configuration: parts.configuration(), shim: parts.shim }
+    }
+}
+
+impl Parts {
     /// The parts that belong to this program: beside it, as `make build` leaves
     /// them, or where packages put them. A part that is nowhere gets its usual
     /// place, so that the runtime can name it when a pod needs it.
@@ -38,13 +61,19 @@ impl Kata {
             Some(usual),
         ];
         let guest = dirs.guest();
-        let configuration = default_toml(&DefaultPaths {
+        Self {
+            shim: first(shims),
             qemu: which("qemu-system-x86_64").unwrap_or_else(|| "/usr/bin/qemu-system-x86_64".into()),
+            virtiofsd: first(daemons),
             kernel: guest.join("vmlinux"),
             initrd: guest.join("initrd.img"),
-            virtiofsd: first(daemons),
-        });
-        Self { shim: first(shims), configuration }
+        }
+    }
+
+    /// The configuration of a shim that uses them.
+    pub fn configuration(&self) -> String {
+        let Self { qemu, kernel, initrd, virtiofsd, .. } = self.clone();
+        default_toml(&DefaultPaths { qemu, kernel, initrd, virtiofsd })
     }
 }
 

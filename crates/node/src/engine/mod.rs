@@ -33,7 +33,7 @@ use osc_runtime::{deadline::Deadline, dirs::Dirs};
 use crate::cri::{Client, CriError};
 pub use config::PAUSE_IMAGE;
 pub use error::EngineError;
-pub use kata::Kata;
+pub use kata::{Kata, Parts};
 pub(crate) use mounts::{below, unmount_below};
 pub use network::Subnets;
 pub use paths::Paths;
@@ -88,22 +88,47 @@ impl Engine {
         process::find(&self.paths).map(|_| Client::new(&self.paths.socket()))
     }
 
-    /// Adopts the running engine, or starts it. The kata configuration is brought
-    /// up to date in both cases: shims read it when a pod starts.
+    /// Adopts the running engine, or starts it. With `kata` it offers that runtime;
+    /// its configuration is brought up to date in both cases: shims read it when a pod
+    /// starts. Without, the runtime is there once a drop-in offers it.
     ///
     /// # Errors
     /// [`EngineError`]; a containerd started in vain is ended again.
-    pub async fn start(&self, kata: &Kata) -> Result<Client, EngineError> {
+    pub async fn start(&self, kata: Option<&Kata>) -> Result<Client, EngineError> {
+        let _lock = self.prepared().await?;
+        if let Some(kata) = kata {
+            self.write_kata(kata)?;
+        }
+        match self.running() {
+            Some(client) => Ok(client),
+            None => self.launch(kata).await,
+        }
+    }
+
+    /// Ends the engine if it runs, and starts it with what is configured now. Pods
+    /// go on.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and when the old one does not end.
+    pub async fn restart(&self, kata: Option<&Kata>) -> Result<Client, EngineError> {
+        let _lock = self.prepared().await?;
+        self.end().await?;
+        self.launch(kata).await
+    }
+
+    /// The directories, and the lock.
+    async fn prepared(&self) -> Result<Flock<fs::File>, EngineError> {
         for dir in [self.paths.dirs().run(), self.paths.dirs().state(), self.paths.pods(), self.paths.pod_logs()] {
             fs::create_dir_all(&dir).map_err(io("create", &dir))?;
         }
-        let _lock = self.lock().await?;
-        self.write_kata(kata)?;
-        if let Some(client) = self.running() {
-            return Ok(client);
-        }
+        self.lock().await
+    }
+
+    async fn launch(&self, kata: Option<&Kata>) -> Result<Client, EngineError> {
         self.write_files(kata)?;
-        let mut child = process::start(&self.paths, &kata.shim).await?;
+        let linked = self.paths.shims();
+        let shims = kata.map_or(Some(linked.as_path()), |kata| kata.shim.parent());
+        let mut child = process::start(&self.paths, shims).await?;
         let client = Client::new(&self.paths.socket());
         let started = match self.wait_ready(&mut child, &client).await {
             Ok(()) => self.import_pause(&client).await,
@@ -139,14 +164,19 @@ impl Engine {
         }
         fs::create_dir_all(self.paths.dirs().run()).map_err(io("create", self.paths.dirs().run()))?;
         let lock = self.lock().await?;
-        if let Some(pid) = process::find(&self.paths)
-            && !process::end(pid, Deadline::after(STOP)).await
-        {
-            return Err(EngineError::Left(vec![format!("containerd, process {pid}")]));
-        }
+        self.end().await?;
         sweep::sweep(&self.paths, purge).await?;
         drop(lock);
         Ok(())
+    }
+
+    async fn end(&self) -> Result<(), EngineError> {
+        match process::find(&self.paths) {
+            Some(pid) if !process::end(pid, Deadline::after(STOP)).await => {
+                Err(EngineError::Left(vec![format!("containerd, process {pid}")]))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn lock(&self) -> Result<Flock<fs::File>, EngineError> {
@@ -175,7 +205,7 @@ impl Engine {
         fs::write(&file, &kata.configuration).map_err(io("write", &file))
     }
 
-    fn write_files(&self, kata: &Kata) -> Result<(), EngineError> {
+    fn write_files(&self, kata: Option<&Kata>) -> Result<(), EngineError> {
         let paths = &self.paths;
         for dir in [paths.content(), paths.live(), paths.cni_conf(), paths.cni_leases()] {
             fs::create_dir_all(&dir).map_err(io("create", &dir))?;
@@ -194,7 +224,7 @@ impl Engine {
             cni_bin: cni_bin
                 .ok_or(EngineError::Missing { program: "CNI plugin bridge", package: "containernetworking-plugins" })?,
             snapshotter: if mounts::overlay_works(&paths.content()) { "overlayfs" } else { "native" },
-            shim: kata.shim.clone(),
+            shim: kata.map(|kata| kata.shim.clone()),
             lowers_oom_score: process::has_capability(process::CAP_SYS_RESOURCE),
         };
         fs::write(paths.config(), config::render(paths, &machine)).map_err(io("write", paths.config()))

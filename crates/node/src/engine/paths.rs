@@ -54,6 +54,16 @@ impl Paths {
         self.dirs.run().join("containerd.toml")
     }
 
+    /// Directory of drop-ins for that configuration, written by a daemon of the node.
+    pub fn drop_ins(&self) -> PathBuf {
+        self.dirs.root().join("etc/containerd/conf.d")
+    }
+
+    /// Where such a daemon links the shim.
+    pub fn shims(&self) -> PathBuf {
+        self.dirs.root().join("usr/local/bin")
+    }
+
     /// What containerd writes to its standard output and error.
     pub fn log(&self) -> PathBuf {
         self.dirs.state().join("containerd.log")

@@ -49,11 +49,11 @@ pub fn with_argument(needle: &str) -> Vec<Pid> {
 
 /// Starts containerd in a session of its own, so that neither a closed terminal
 /// nor Ctrl-C reaches it, and writes the pid file. Not every release obeys
-/// `runtime_path`: the directory of `shim` leads its search path too.
+/// `runtime_path`: the directory `shims` leads its search path too.
 ///
 /// # Errors
 /// When it, or `setsid`, cannot be executed.
-pub async fn start(paths: &Paths, shim: &Path) -> Result<Child, EngineError> {
+pub async fn start(paths: &Paths, shims: Option<&Path>) -> Result<Child, EngineError> {
     let program = which("containerd").ok_or(EngineError::Missing { program: "containerd", package: "containerd" })?;
     let log_file = paths.log();
     let log = OpenOptions::new().create(true).append(true).open(&log_file).map_err(io("open", &log_file))?;
@@ -64,7 +64,7 @@ pub async fn start(paths: &Paths, shim: &Path) -> Result<Child, EngineError> {
         .arg(&program)
         .arg("--config")
         .arg(paths.config())
-        .env("PATH", search_path(shim.parent()))
+        .env("PATH", search_path(shims))
         .env(ROOT_VARIABLE, paths.dirs().root())
         .stdin(Stdio::null())
         .stdout(log)

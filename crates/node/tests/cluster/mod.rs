@@ -71,7 +71,7 @@ impl Cluster {
     async fn run_node(&self, name: &str) -> NodeAgent {
         let kata = Kata { shim: "/usr/bin/false".into(), configuration: "# none\n".into() };
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let options = Options::new(name, address, Dirs::new(self.root.path().join(name)), kata);
+        let options = Options::new(name, address, Dirs::new(self.root.path().join(name)), Some(kata));
         NodeAgent::start(self.client.clone(), options, CancellationToken::new()).await.expect("agent")
     }
 

@@ -25,7 +25,7 @@ impl Node {
         let root = tempfile::tempdir().expect("tempdir");
         let engine = Engine::new(Dirs::new(root.path()));
         let kata = Kata { shim: "/usr/bin/false".into(), configuration: "# none\n".into() };
-        let client = engine.start(&kata).await.expect("engine");
+        let client = engine.start(Some(&kata)).await.expect("engine");
         let archive = root.path().join("busybox.tar");
         fs::write(&archive, image::archive(IMAGE)).expect("write");
         engine.import(&client, &archive).await.expect("import");

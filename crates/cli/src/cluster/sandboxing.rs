@@ -1,0 +1,258 @@
+//! What makes nodes able to run sandboxes, as parts of the cluster's process: the
+//! operator, the machine-config controller, and a daemon for every node. They are
+//! clients of the API like any other; all they know of this process is how to restart
+//! the engine of a node.
+//!
+//! ```text
+//!  KataConfig ─► operator ─► MachineConfig, pool, labels ─► controller ─► desiredConfig
+//!                                                                             │
+//!              engine of the node ◄── drop-in, payload ◄── daemon of the node ┘
+//! ```
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use k8s_openapi::{
+    api::core::v1::ServiceAccount, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams},
+    core::{ApiResource, GroupVersionKind},
+    runtime::wait::{await_condition, conditions::is_crd_established},
+};
+use osc_access::Identity;
+use osc_agent_protocol::{Kind, kind::chain};
+use osc_control_plane::ControlPlane;
+use osc_machine_config::{
+    controller,
+    daemon::{self, Embedded},
+    payload::{self, Part},
+};
+use osc_node::engine::{Engine, Parts};
+use osc_objects::names;
+use osc_operator::{ReachedBy, WebhookOptions, bundle};
+use osc_runtime::dirs::Dirs;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::MANAGER;
+use crate::Failure;
+
+/// How long a kind may take to be served.
+const DEFINED: Duration = Duration::from_secs(20);
+/// How long inputs of a pool must be still before it is rendered: nobody writes them by
+/// hand one after another here.
+const SETTLE: Duration = Duration::from_millis(200);
+/// The operator's account.
+const ACCOUNT: &str = "controller-manager";
+/// Where the engine of a node keeps its configuration, for the daemon of that node.
+const DROP_INS: &str = "/etc/containerd/conf.d";
+
+/// The parts that run. Each ends when it is stopped; one that ends before is a bug.
+pub(super) type Running = JoinSet<Result<(), Failure>>;
+
+/// Makes the kinds known, the operator's rights, and what pools begin with.
+pub(super) async fn define(client: &Client) -> Result<(), Failure> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let crds = osc_objects::crds();
+    for definition in &crds {
+        let applied = definitions.patch(&definition.name_any(), &applying(), &Patch::Apply(definition)).await;
+        applied.map_err(unavailable)?;
+    }
+    for definition in &crds {
+        let name = definition.name_any();
+        let served = await_condition(definitions.clone(), &name, is_crd_established());
+        match tokio::time::timeout(DEFINED, served).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Failure::new(Kind::Unavailable, error)),
+            Err(_) => return Err(Failure::new(Kind::Timeout, format!("{name} is not served after {DEFINED:?}"))),
+        }
+    }
+    for object in manifests()? {
+        apply(client, object).await?;
+    }
+    for role in ["master", "worker"] {
+        apply(client, base(role)).await?;
+    }
+    Ok(())
+}
+
+/// Rights and namespace from the operator's own manifests; its program runs here.
+fn manifests() -> Result<Vec<Value>, Failure> {
+    let settings = bundle::Settings {
+        image: "localhost/osc-operator".into(),
+        monitor_image: None,
+        version: env!("CARGO_PKG_VERSION").into(),
+        replaces: None,
+        extension: osc_operator::Options::default().extension,
+    };
+    let files = bundle::kustomize(&settings);
+    let wanted = files.iter().filter(|file| ["namespace.yaml", "rbac.yaml"].contains(&file.path.as_str()));
+    wanted
+        .flat_map(|file| serde_yaml_ng::Deserializer::from_str(&file.text))
+        .map(|document| Value::deserialize(document).map_err(|error| Failure::new(Kind::Bug, error)))
+        .collect()
+}
+
+/// A pool without any input cannot be rendered.
+fn base(role: &str) -> Value {
+    json!({
+        "apiVersion": "machineconfiguration.openshift.io/v1",
+        "kind": "MachineConfig",
+        "metadata": {"name": format!("00-{role}"), "labels": {"machineconfiguration.openshift.io/role": role}},
+        "spec": {"config": {"ignition": {"version": "3.2.0"}}},
+    })
+}
+
+async fn apply(client: &Client, object: Value) -> Result<(), Failure> {
+    let object: DynamicObject = serde_json::from_value(object).map_err(|error| Failure::new(Kind::Bug, error))?;
+    let types = object.types.clone().unwrap_or_default();
+    let kind = GroupVersionKind::try_from(types).map_err(|error| Failure::new(Kind::Bug, error))?;
+    let resource = ApiResource::from_gvk(&kind);
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let applied = api.patch(&object.name_any(), &applying(), &Patch::Apply(&object)).await;
+    applied.map(drop).map_err(unavailable)
+}
+
+fn applying() -> PatchParams {
+    PatchParams::apply(MANAGER).force()
+}
+
+fn unavailable(error: kube::Error) -> Failure {
+    Failure::new(Kind::Unavailable, error)
+}
+
+/// Starts operator and controller.
+pub(super) async fn start(
+    running: &mut Running,
+    plane: &ControlPlane,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let administrator = Client::new(plane.service(Identity::administrator()), "default");
+    let accounts: Api<ServiceAccount> = Api::namespaced(administrator.clone(), names::NAMESPACE);
+    let account = accounts.get(ACCOUNT).await.map_err(unavailable)?;
+    let identity = Identity::service_account(names::NAMESPACE, ACCOUNT, &account.uid().unwrap_or_default());
+    let operator = osc_operator::Options {
+        webhook: Some(WebhookOptions {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            reached_by: ReachedBy::Address,
+        }),
+        ..osc_operator::Options::default()
+    };
+    let operator = osc_operator::run(Client::new(plane.service(identity), "default"), operator, stop.child_token());
+    running.spawn(async move { operator.await.map_err(|error| Failure::new(Kind::Bug, error)) });
+    let options = controller::Options { settle: SETTLE, ..controller::Options::default() };
+    let controller = controller::run(administrator, options, stop.child_token());
+    running.spawn(async move { controller.await.map_err(|error| Failure::new(Kind::Bug, error)) });
+    Ok(())
+}
+
+/// What daemons install, once it is packed; nothing if that failed.
+pub(super) type Payload = Shared<BoxFuture<'static, Option<PathBuf>>>;
+
+/// Packs what belongs to this program, beside everything else that starts.
+pub(super) fn payload(dirs: &Dirs) -> Payload {
+    let (dirs, out) = (dirs.clone(), dirs.state().join("payload"));
+    let packing = async move {
+        let place = out.clone();
+        match tokio::task::spawn_blocking(move || pack(&dirs, &place)).await {
+            Ok(Ok(version)) => {
+                tracing::info!(version, "payload packed");
+                Some(out)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "nodes cannot be made to run sandboxes: a part is missing");
+                None
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "payload not packed");
+                None
+            }
+        }
+    };
+    packing.boxed().shared()
+}
+
+/// Starts the daemon of a node.
+pub(super) fn start_daemon(
+    running: &mut Running,
+    plane: &ControlPlane,
+    node: &str,
+    engine: &Engine,
+    payload: Payload,
+    stop: &CancellationToken,
+) {
+    let client = Client::new(plane.service(Identity::administrator()), "default");
+    let root = engine.paths().dirs().root().to_owned();
+    let config = inside(&root, &engine.paths().config());
+    let own = engine.clone();
+    let actions = Arc::new(Embedded::new(move |_| {
+        let engine = own.clone();
+        Box::pin(async move { engine.restart(None).await.map(drop).map_err(|error| chain(&error)) })
+    }));
+    let options = daemon::Options {
+        root,
+        engine: Some(daemon::Engine::Containerd { config, drop_ins: DROP_INS.into() }),
+        ..daemon::Options::node(node, actions)
+    };
+    let stop = stop.child_token();
+    running.spawn(async move {
+        let options = daemon::Options { payload: payload.await, ..options };
+        daemon::run(client, options, stop).await.map_err(|error| Failure::new(Kind::Bug, error))
+    });
+}
+
+/// A path of the machine as one of the node.
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    Path::new("/").join(path.strip_prefix(root).unwrap_or(path))
+}
+
+/// Packs the parts into `out`; the version it has.
+fn pack(dirs: &Dirs, out: &Path) -> Result<String, payload::PayloadError> {
+    let installed = Parts::installed(dirs);
+    let place = Path::new(payload::PLACE);
+    let placed = Parts {
+        shim: place.join(payload::SHIM),
+        qemu: installed.qemu.clone(),
+        virtiofsd: place.join("bin/virtiofsd"),
+        kernel: place.join("guest/vmlinux"),
+        initrd: place.join("guest/initrd.img"),
+    };
+    let failed = |source| payload::PayloadError::Io { action: "write", path: out.with_extension("toml"), source };
+    let configuration = out.with_extension("toml");
+    if let Some(parent) = out.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(&configuration, placed.configuration()).map_err(failed)?;
+    let part = |from: &Path, name: &str, executable, placed| Part {
+        from: from.to_owned(),
+        name: name.into(),
+        executable,
+        placed,
+    };
+    let manifest = payload::pack(
+        out,
+        &[
+            part(&installed.shim, payload::SHIM, true, false),
+            part(&installed.virtiofsd, "bin/virtiofsd", true, false),
+            part(&installed.kernel, "guest/vmlinux", false, false),
+            part(&installed.initrd, "guest/initrd.img", false, false),
+            part(&configuration, payload::CONFIGURATION, false, true),
+        ],
+    )?;
+    Ok(manifest.version)
+}
