@@ -57,8 +57,8 @@ fn remove_installed(paths: &Paths) {
 
 /// Tries every step, then looks whether anything is left.
 pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError> {
-    let tasks = task_ids(paths);
-    end_shims(paths).await;
+    let mut tasks = task_ids(paths);
+    tasks.extend(end_shims(paths).await);
     let mut left = Vec::new();
     remove_sockets(paths, &tasks);
     for dir in [paths.live(), paths.content(), paths.pods()] {
@@ -91,13 +91,18 @@ fn task_ids(paths: &Paths) -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Shims carry the engine's socket on their command line.
-async fn end_shims(paths: &Paths) {
+/// Shims carry the engine's socket and an id on their command line. Returns the ids:
+/// an engine that ended in the middle of a deletion may have no bundle for them.
+async fn end_shims(paths: &Paths) -> Vec<String> {
+    let mut ids = Vec::new();
     for pid in process::with_argument(&paths.socket().to_string_lossy()) {
+        let line = process::command_line(pid.as_raw());
+        ids.extend(line.iter().position(|word| word == "-id").and_then(|at| line.get(at + 1)).cloned());
         if !process::end(pid, Deadline::after(KILL)).await {
             tracing::warn!(pid = pid.as_raw(), "shim does not end");
         }
     }
+    ids
 }
 
 /// Cleans up after the shims of virtual machines. Container ids are those of

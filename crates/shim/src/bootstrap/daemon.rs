@@ -43,8 +43,10 @@ const STACK: usize = 512 << 10;
 /// How long the last answers and events may take to leave.
 const FAREWELL: Duration = Duration::from_secs(6);
 
-/// How long a new shim waits for its first container.
+/// How long a shim without any container waits for one, or for its end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks meanwhile.
+const LOOKS: u32 = 3;
 
 /// Serves the pod of container `args.id` until it is shut down.
 ///
@@ -111,7 +113,7 @@ async fn run(args: &Args, around: Surroundings, listener: UnixListener) -> Resul
     tracing::debug!("serving");
     tokio::select! {
         () = exit.cancelled() => {}
-        () = deserted(&pod) => tracing::warn!("the engine never asked for a container, it has given up on this shim"),
+        () = deserted(&pod) => tracing::warn!("no container is left and nobody asks for one: the engine has lost this shim"),
     }
 
     let by = Deadline::after(FAREWELL);
@@ -130,12 +132,13 @@ fn withdraw(listener: &UnixListener) -> io::Result<()> {
 }
 
 /// Returns once it is clear that nobody knows of this shim: the engine asks for the
-/// first container at once, unless `start` was killed before it had told the address.
-/// Returns never for a shim that was asked.
+/// first container at once, and for the end after the last. It does neither if `start`
+/// was killed before it had told the address, or the engine in a deletion.
 async fn deserted(pod: &Pod) {
-    tokio::time::sleep(PATIENCE).await;
-    if !pod.is_unused() {
-        std::future::pending::<()>().await;
+    let mut empty = 0;
+    while empty < LOOKS {
+        tokio::time::sleep(PATIENCE / LOOKS).await;
+        empty = if pod.is_empty() { empty + 1 } else { 0 };
     }
 }
 

@@ -81,9 +81,9 @@ impl Pod {
         })
     }
 
-    /// Nobody has asked for a container yet, or none came of it.
-    pub fn is_unused(&self) -> bool {
-        self.sandbox.get().is_none() && self.tasks.is_empty()
+    /// No container is here, nor being made, and no machine runs.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.pid() == 0
     }
 
     pub(super) fn sandbox(&self) -> Result<&Sandbox, ShimError> {
