@@ -43,7 +43,7 @@ use osc_operator::{ReachedBy, WebhookOptions, bundle};
 use osc_runtime::dirs::Dirs;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::serve::MANAGER;
@@ -59,8 +59,32 @@ const ACCOUNT: &str = "controller-manager";
 /// Where the engine of a node keeps its configuration, for the daemon of that node.
 const DROP_INS: &str = "/etc/containerd/conf.d";
 
+/// How long the parts may take to end. A daemon in the middle of an update has a
+/// journal to go on by.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 /// The parts that run. Each ends when it is stopped; one that ends before is a bug.
 pub(super) type Running = JoinSet<Result<(), Failure>>;
+
+/// How a part ended.
+pub(super) fn outcome(ended: Result<Result<(), Failure>, JoinError>) -> Result<(), Failure> {
+    ended.unwrap_or_else(|error| Err(Failure::new(Kind::Bug, error)))
+}
+
+/// Waits for the parts that were told to stop; ends those that do not.
+pub(super) async fn finish(mut running: Running) {
+    let ending = async {
+        while let Some(ended) = running.join_next().await {
+            if let Err(failure) = outcome(ended) {
+                tracing::error!(error = %failure, "part did not end in order");
+            }
+        }
+    };
+    if tokio::time::timeout(FAREWELL, ending).await.is_err() {
+        tracing::warn!(parts = running.len(), "parts did not end in time, they go on at the next start");
+    }
+    running.shutdown().await;
+}
 
 /// Makes the kinds known, the operator's rights, and what pools begin with.
 pub(super) async fn define(client: &Client) -> Result<(), Failure> {

@@ -100,7 +100,7 @@ impl Serve {
                     _ = terminate.recv() => Ok(()),
                     _ = interrupt.recv() => Ok(()),
                     ended = running.ended() => ended,
-                    Some(ended) = cluster.sandboxing.join_next() => ended.map_err(|error| Failure::new(Kind::Bug, error))?,
+                    Some(ended) = cluster.sandboxing.join_next() => sandboxing::outcome(ended),
                 };
                 tracing::info!("control plane ends, pods go on");
                 ended
@@ -112,9 +112,7 @@ impl Serve {
         for agent in cluster.agents {
             agent.stop().await;
         }
-        while let Some(part) = cluster.sandboxing.join_next().await {
-            part.map_err(|error| Failure::new(Kind::Bug, error))??;
-        }
+        sandboxing::finish(cluster.sandboxing).await;
         if let Some(proxy) = cluster.proxy {
             proxy.await.map_err(|error| Failure::new(Kind::Bug, error))?;
         }
