@@ -1,105 +1,53 @@
-//! What kind of failure an error is, independent of its text.
+//! How the kind of a failure crosses a ttrpc boundary.
 
 use std::fmt;
 
+pub use osc_fault::{Kind, chain};
 use ttrpc::{Code, Status};
 
-/// The kinds every public error answers with. RPC codes, condition reasons,
-/// exit codes and retries derive from the kind and from nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The named object does not exist.
-    NotFound,
-    /// The object exists but is in use or already exists; try again later.
-    Busy,
-    /// The request can never succeed as it stands.
-    Invalid,
-    /// Policy or permission forbids it.
-    Denied,
-    /// A deadline passed.
-    Timeout,
-    /// A component that is needed is not there or went away.
-    Unavailable,
-    /// The feature does not exist here.
-    Unsupported,
-    /// An invariant of ours broke.
-    Bug,
-}
-
-impl Kind {
-    /// The gRPC status code that carries this kind across a ttrpc boundary.
-    pub fn code(self) -> Code {
-        match self {
-            Self::NotFound => Code::NOT_FOUND,
-            Self::Busy => Code::FAILED_PRECONDITION,
-            Self::Invalid => Code::INVALID_ARGUMENT,
-            Self::Denied => Code::PERMISSION_DENIED,
-            Self::Timeout => Code::DEADLINE_EXCEEDED,
-            Self::Unavailable => Code::UNAVAILABLE,
-            Self::Unsupported => Code::UNIMPLEMENTED,
-            Self::Bug => Code::INTERNAL,
-        }
-    }
-
-    /// The kind a received code stands for; codes we never send count as `Bug`.
-    pub fn from_code(code: Code) -> Self {
-        match code {
-            Code::NOT_FOUND => Self::NotFound,
-            Code::FAILED_PRECONDITION | Code::ALREADY_EXISTS | Code::ABORTED => Self::Busy,
-            Code::INVALID_ARGUMENT | Code::OUT_OF_RANGE => Self::Invalid,
-            Code::PERMISSION_DENIED | Code::UNAUTHENTICATED => Self::Denied,
-            Code::DEADLINE_EXCEEDED | Code::CANCELLED => Self::Timeout,
-            Code::UNAVAILABLE | Code::RESOURCE_EXHAUSTED => Self::Unavailable,
-            Code::UNIMPLEMENTED => Self::Unsupported,
-            _ => Self::Bug,
-        }
-    }
-
-    /// The kind of an error returned by a ttrpc call.
-    pub fn of_ttrpc(error: &ttrpc::Error) -> Self {
-        match error {
-            ttrpc::Error::RpcStatus(status) => Self::from_code(status.code()),
-            ttrpc::Error::Socket(_) | ttrpc::Error::RemoteClosed | ttrpc::Error::LocalClosed => Self::Unavailable,
-            _ => Self::Bug,
-        }
-    }
-
-    /// The kind of an operating-system error.
-    pub fn of_io(error: &std::io::Error) -> Self {
-        use std::io::ErrorKind as E;
-        match error.kind() {
-            E::NotFound => Self::NotFound,
-            E::PermissionDenied => Self::Denied,
-            E::AlreadyExists | E::ResourceBusy | E::WouldBlock => Self::Busy,
-            E::InvalidInput | E::InvalidData => Self::Invalid,
-            E::TimedOut => Self::Timeout,
-            E::Unsupported => Self::Unsupported,
-            E::ConnectionRefused | E::ConnectionReset | E::BrokenPipe | E::UnexpectedEof | E::StorageFull => {
-                Self::Unavailable
-            }
-            _ => Self::Bug,
-        }
-    }
-
-    /// A ttrpc error of this kind.
-    pub fn status(self, message: impl fmt::Display) -> ttrpc::Error {
-        let mut status = Status::new();
-        status.set_code(self.code());
-        status.set_message(message.to_string());
-        ttrpc::Error::RpcStatus(status)
+/// The gRPC status code that carries a kind.
+pub fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::NotFound => Code::NOT_FOUND,
+        Kind::Busy => Code::FAILED_PRECONDITION,
+        Kind::Invalid => Code::INVALID_ARGUMENT,
+        Kind::Denied => Code::PERMISSION_DENIED,
+        Kind::Timeout => Code::DEADLINE_EXCEEDED,
+        Kind::Unavailable => Code::UNAVAILABLE,
+        Kind::Unsupported => Code::UNIMPLEMENTED,
+        Kind::Bug => Code::INTERNAL,
     }
 }
 
-/// An error and everything that caused it, on one line, outermost first.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+/// The kind a received code stands for; codes we never send count as `Bug`.
+pub fn of_code(code: Code) -> Kind {
+    match code {
+        Code::NOT_FOUND => Kind::NotFound,
+        Code::FAILED_PRECONDITION | Code::ALREADY_EXISTS | Code::ABORTED => Kind::Busy,
+        Code::INVALID_ARGUMENT | Code::OUT_OF_RANGE => Kind::Invalid,
+        Code::PERMISSION_DENIED | Code::UNAUTHENTICATED => Kind::Denied,
+        Code::DEADLINE_EXCEEDED | Code::CANCELLED => Kind::Timeout,
+        Code::UNAVAILABLE | Code::RESOURCE_EXHAUSTED => Kind::Unavailable,
+        Code::UNIMPLEMENTED => Kind::Unsupported,
+        _ => Kind::Bug,
     }
-    text
+}
+
+/// The kind of an error returned by a ttrpc call.
+pub fn of_ttrpc(error: &ttrpc::Error) -> Kind {
+    match error {
+        ttrpc::Error::RpcStatus(status) => of_code(status.code()),
+        ttrpc::Error::Socket(_) | ttrpc::Error::RemoteClosed | ttrpc::Error::LocalClosed => Kind::Unavailable,
+        _ => Kind::Bug,
+    }
+}
+
+/// A ttrpc error of a kind.
+pub fn status(kind: Kind, message: impl fmt::Display) -> ttrpc::Error {
+    let mut status = Status::new();
+    status.set_code(code(kind));
+    status.set_message(message.to_string());
+    ttrpc::Error::RpcStatus(status)
 }
 
 #[cfg(test)]
@@ -118,7 +66,7 @@ mod tests {
             Kind::Unsupported,
             Kind::Bug,
         ] {
-            assert_eq!(Kind::of_ttrpc(&kind.status("x")), kind);
+            assert_eq!(of_ttrpc(&status(kind, "x")), kind);
         }
     }
 }

@@ -14,6 +14,7 @@ use osc_access::{
     token::Reference,
 };
 use osc_api::status::Status;
+use osc_fault::chain;
 use osc_store::Store;
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -184,7 +185,7 @@ impl Api {
                 let live = |reference: &Reference<'_>| self.reader.live_uid(reference);
                 let found = self.authenticator.authenticate(&certificates, header, live, OffsetDateTime::now_utc());
                 Arc::new(found.map_err(|refusal| {
-                    debug!(error = crate::objects::chain(&refusal), "credentials refused");
+                    debug!(error = chain(&refusal), "credentials refused");
                     Status::unauthorized()
                 })?)
             }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use osc_api::{convert, status::Status};
+use osc_fault::chain;
 use osc_store::{Change, Expect, HistoryError, Key, ReadError, Revision, Store, WriteError};
 use serde_json::Value;
 use tracing::error;
@@ -185,16 +186,4 @@ pub(crate) fn too_new(asked: u64, newest: u64) -> Status {
     let message = "Too large resource version";
     status = status.with_causes([osc_api::status::Cause::new("ResourceVersionTooLarge", message, "")]);
     status.with_retry_after(1)
-}
-
-/// An error with all its causes, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

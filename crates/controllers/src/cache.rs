@@ -15,11 +15,10 @@ use kube::{
     Api, Resource,
     runtime::{WatchStreamExt, watcher},
 };
+use osc_fault::chain;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use crate::error::chain;
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

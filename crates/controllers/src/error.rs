@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use osc_fault::Kind;
+
 /// Failure of one reconciliation. It is retried with back-off, so it is never final.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,40 +40,13 @@ pub enum Error {
     },
 }
 
-/// Coarse class of an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The object is gone.
-    NotFound,
-    /// Somebody else changed the object first.
-    Busy,
-    /// The object cannot be acted on.
-    Invalid,
-    /// The controller lacks a permission.
-    Denied,
-    /// Too slow.
-    Timeout,
-    /// The API cannot be reached or is overloaded.
-    Unavailable,
-    /// Anything else.
-    Bug,
-}
-
 impl Error {
-    /// Class of the error.
-    pub fn kind(&self) -> ErrorKind {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::Invalid { .. } => ErrorKind::Invalid,
-            Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::Api { source, .. } => match status_code(source) {
-                Some(404) => ErrorKind::NotFound,
-                Some(409) => ErrorKind::Busy,
-                Some(400 | 422) => ErrorKind::Invalid,
-                Some(401 | 403) => ErrorKind::Denied,
-                Some(408 | 504) => ErrorKind::Timeout,
-                Some(429 | 500..=599) | None => ErrorKind::Unavailable,
-                Some(_) => ErrorKind::Bug,
-            },
+            Self::Invalid { .. } => Kind::Invalid,
+            Self::Timeout { .. } => Kind::Timeout,
+            Self::Api { source, .. } => Kind::of_http(status_code(source)),
         }
     }
 
@@ -126,16 +101,4 @@ impl<T> Attempt<T> for Result<T, kube::Error> {
             other => other.during(verb, object).map(Some),
         }
     }
-}
-
-/// An error with its causes, for one field of a log line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -7,10 +7,11 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Preconditions},
 };
+use osc_fault::{Kind, chain};
 
 use crate::{
     context::Context,
-    error::{Attempt, Error, chain},
+    error::{Attempt, Error},
     pods::elapsed,
 };
 
@@ -52,7 +53,7 @@ async fn sweep(cx: &Context) -> Result<(), Error> {
             let params = DeleteParams::default().preconditions(preconditions);
             // One that was counted again this moment stays.
             match api.delete(&name, &params).await.unless_gone("delete event", &name) {
-                Err(error) if error.kind() == crate::ErrorKind::Busy => {}
+                Err(error) if error.kind() == Kind::Busy => {}
                 other => drop(other?),
             }
         }

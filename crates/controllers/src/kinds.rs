@@ -14,10 +14,11 @@ use kube::{
     discovery::Discovery,
     runtime::{WatchStreamExt, watcher},
 };
+use osc_fault::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Attempt, Error, chain};
+use crate::error::{Attempt, Error};
 
 /// Discovery runs again after this time even if no definition changed.
 const REFRESH: Duration = Duration::from_secs(60);

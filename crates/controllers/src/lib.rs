@@ -57,7 +57,7 @@ use crate::{
     kinds::Kinds,
 };
 
-pub use error::{Error, ErrorKind};
+pub use error::Error;
 
 /// Settings of all controllers.
 #[derive(Clone, Debug)]

@@ -12,11 +12,12 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, Preconditions},
 };
+use osc_fault::chain;
 use serde_json::json;
 
 use crate::{
     context::{Context, patching},
-    error::{Attempt, Error, chain},
+    error::{Attempt, Error},
     pods,
 };
 

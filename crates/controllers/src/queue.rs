@@ -20,10 +20,11 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use osc_fault::{Kind, chain};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, ErrorKind, chain};
+use crate::error::Error;
 
 /// First delay after a failure.
 const FIRST_DELAY: Duration = Duration::from_millis(5);
@@ -235,7 +236,7 @@ where
             let delay = queue.retry(&key);
             match error.kind() {
                 // Stale caches make these; the next round sees the newer object.
-                ErrorKind::Busy | ErrorKind::NotFound => {
+                Kind::Busy | Kind::NotFound => {
                     tracing::debug!(controller, %key, error = %chain(&error), "reconciliation came too early");
                 }
                 _ => tracing::warn!(

@@ -14,12 +14,13 @@ use kube::{
     api::{DeleteParams, Patch, Preconditions},
     core::NamespaceResourceScope,
 };
+use osc_fault::Kind;
 use serde_json::{Value, json};
 
 use crate::{
     cache::Object,
     context::{patching, posting},
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     pods::owned_by,
     template,
 };
@@ -90,7 +91,7 @@ where
             let name = revision.name_any();
             match api.create(&posting(), &revision).await.during("create revision", &name) {
                 // Ours from before a restart or a stale cache; anything else is an honest failure.
-                Err(error) if error.kind() == ErrorKind::Busy => {
+                Err(error) if error.kind() == Kind::Busy => {
                     let there = api.get(&name).await.during("read revision", &name)?;
                     if holds(&there, template) { Ok(Arc::new(there)) } else { Err(error) }
                 }

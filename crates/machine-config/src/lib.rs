@@ -24,15 +24,3 @@ pub mod render;
 pub mod selector;
 pub mod service;
 pub mod spec;
-
-/// An error with its causes, for log fields and conditions.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}

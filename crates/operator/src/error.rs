@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use osc_fault::Kind;
+
 /// Failure of one pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,38 +26,11 @@ pub enum Error {
     },
 }
 
-/// Coarse class of an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The object is gone.
-    NotFound,
-    /// Somebody else changed the object first.
-    Busy,
-    /// The API does not take the object.
-    Invalid,
-    /// A right is missing.
-    Denied,
-    /// Too slow.
-    Timeout,
-    /// The API cannot be reached or is overloaded.
-    Unavailable,
-    /// Anything else.
-    Bug,
-}
-
 impl Error {
-    /// Class of the error.
-    pub fn kind(&self) -> ErrorKind {
-        let Self::Api { source, .. } = self else { return ErrorKind::Timeout };
-        match code(source) {
-            Some(404) => ErrorKind::NotFound,
-            Some(409) => ErrorKind::Busy,
-            Some(400 | 422) => ErrorKind::Invalid,
-            Some(401 | 403) => ErrorKind::Denied,
-            Some(408 | 504) => ErrorKind::Timeout,
-            Some(429 | 500..=599) | None => ErrorKind::Unavailable,
-            Some(_) => ErrorKind::Bug,
-        }
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        let Self::Api { source, .. } = self else { return Kind::Timeout };
+        Kind::of_http(code(source))
     }
 }
 
@@ -85,16 +60,4 @@ impl<T> Attempt<T> for Result<T, kube::Error> {
     fn during(self, verb: &'static str, object: impl Display) -> Result<T, Error> {
         self.map_err(|source| Error::Api { verb, object: object.to_string(), source: Box::new(source) })
     }
-}
-
-/// An error with its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

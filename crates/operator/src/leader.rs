@@ -14,6 +14,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use osc_fault::chain;
 
 use crate::{
     error::{Attempt, Error, code},
@@ -65,7 +66,7 @@ impl Leader {
             match self.attempt().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(error = crate::error::chain(&error), "lease not readable"),
+                Err(error) => tracing::warn!(error = chain(&error), "lease not readable"),
             }
             tokio::time::sleep(self.times.retry).await;
         }
@@ -82,7 +83,7 @@ impl Leader {
             match tokio::time::timeout(left.max(Duration::from_millis(1)), self.attempt()).await {
                 Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(error = crate::error::chain(&error), "lease not renewed"),
+                Ok(Err(error)) => tracing::warn!(error = chain(&error), "lease not renewed"),
                 Err(_) => {}
             }
             if renewed.elapsed() >= limit {

@@ -28,12 +28,13 @@ mod webhook;
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::Client;
+use osc_fault::chain;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{leader::Leader, metrics::Metrics, reconcile::Reconciler};
 
-pub use error::{Error, ErrorKind};
+pub use error::Error;
 pub use options::{LeaseTimes, Options, ReachedBy, WebhookOptions};
 pub use prober::Prober;
 
@@ -125,7 +126,7 @@ async fn lead_always(
     }
     match tokio::time::timeout(RELEASE_LIMIT, leader.release()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(error = error::chain(&error), "lease not released; it runs out by itself"),
+        Ok(Err(error)) => tracing::warn!(error = chain(&error), "lease not released; it runs out by itself"),
         Err(_) => tracing::warn!("lease not released in time; it runs out by itself"),
     }
 }

@@ -12,12 +12,13 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
+use osc_fault::chain;
 use osc_objects::names::kata;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Attempt, Error, chain};
+use crate::error::{Attempt, Error};
 
 /// A verdict may need a guest to be booted.
 const ASK_LIMIT: Duration = Duration::from_secs(180);

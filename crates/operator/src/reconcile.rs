@@ -7,6 +7,7 @@ use kube::{
     Client, Resource, ResourceExt,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use osc_fault::{Kind, chain};
 use osc_objects::{
     Condition, ConditionStatus, Conditions, KataConfig, KataConfigStatus,
     kata_config::{ConditionType, DegradedReason, InProgressReason},
@@ -15,7 +16,7 @@ use osc_objects::{
 use crate::{
     act::Hands,
     decide::{decide, progress_of, publish_failure},
-    error::{Attempt, Error, ErrorKind, chain},
+    error::{Attempt, Error},
     metrics::Metrics,
     options::Options,
     plan::{Plan, Write},
@@ -112,7 +113,7 @@ impl Reconciler {
         self.tell(config, &first.status).await;
         for write in &plan.writes {
             let Err(error) = self.hands.write(write, &recorded).await else { continue };
-            if error.kind() != ErrorKind::Busy {
+            if error.kind() != Kind::Busy {
                 let mut status = plan.status.clone();
                 publish_failure(&mut status, &chain(&error), Timestamp::now());
                 // The write's failure is the one to report.
@@ -196,9 +197,9 @@ fn event(type_: ConditionType, before: Option<&Condition>, now: &Condition) -> O
     })
 }
 
-fn pause(failures: u32, kind: ErrorKind) -> Duration {
+fn pause(failures: u32, kind: Kind) -> Duration {
     // Somebody was faster: what was read is old, nothing is wrong.
-    if kind == ErrorKind::Busy && failures < 5 {
+    if kind == Kind::Busy && failures < 5 {
         return FIRST_PAUSE;
     }
     FIRST_PAUSE.saturating_mul(2u32.saturating_pow(failures.min(10))).min(LONGEST_PAUSE)
@@ -210,10 +211,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_but_not_for_ever_and_not_for_conflicts() {
-        assert_eq!(pause(0, ErrorKind::Unavailable), FIRST_PAUSE);
-        assert_eq!(pause(3, ErrorKind::Unavailable), FIRST_PAUSE * 8);
-        assert_eq!(pause(90, ErrorKind::Unavailable), LONGEST_PAUSE);
-        assert_eq!(pause(4, ErrorKind::Busy), FIRST_PAUSE);
+        assert_eq!(pause(0, Kind::Unavailable), FIRST_PAUSE);
+        assert_eq!(pause(3, Kind::Unavailable), FIRST_PAUSE * 8);
+        assert_eq!(pause(90, Kind::Unavailable), LONGEST_PAUSE);
+        assert_eq!(pause(4, Kind::Busy), FIRST_PAUSE);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use k8s_cri::v1;
+use osc_agent_protocol::kind::chain;
 
 use crate::{
     command::until,
@@ -158,8 +159,4 @@ impl<'a> Pod<'a> {
 /// What a kubelet asks for unless the pod shares its process namespace.
 fn own_processes() -> v1::NamespaceOption {
     v1::NamespaceOption { pid: v1::NamespaceMode::Container.into(), ..Default::default() }
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    osc_agent_protocol::kind::chain(error)
 }

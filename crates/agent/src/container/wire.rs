@@ -30,7 +30,7 @@ use nix::{
     cmsg_space,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
 };
-use osc_agent_protocol::{Kind, oci};
+use osc_agent_protocol::{Kind, kind, oci};
 use protobuf::{Enum, Message};
 use serde::{Deserialize, Serialize};
 
@@ -127,7 +127,7 @@ pub fn decode_request(payload: &[u8]) -> io::Result<(Header, oci::Spec)> {
 
 /// Payload of [`Tag::Failed`]: gRPC code of the kind, then the text.
 pub fn encode_failure(kind: Kind, reason: &str) -> Vec<u8> {
-    let mut payload = vec![kind.code().value() as u8];
+    let mut payload = vec![kind::code(kind).value() as u8];
     payload.extend_from_slice(reason.as_bytes());
     payload
 }
@@ -135,7 +135,7 @@ pub fn encode_failure(kind: Kind, reason: &str) -> Vec<u8> {
 /// The parts of a failure's payload.
 pub fn decode_failure(payload: &[u8]) -> (Kind, String) {
     let (code, reason) = payload.split_first().map_or((0, &[][..]), |(code, reason)| (*code, reason));
-    let kind = ttrpc::Code::from_i32(code.into()).map_or(Kind::Bug, Kind::from_code);
+    let kind = ttrpc::Code::from_i32(code.into()).map_or(Kind::Bug, kind::of_code);
     (kind, String::from_utf8_lossy(reason).into_owned())
 }
 

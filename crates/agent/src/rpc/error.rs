@@ -1,6 +1,6 @@
 //! Any failure, on its way to the host.
 
-use osc_agent_protocol::{Kind, kind::chain};
+use osc_agent_protocol::{Kind, kind, kind::chain};
 
 use crate::{
     container, guest::GuestError, metrics::MetricsError, network::NetworkError, sandbox::SandboxError,
@@ -58,7 +58,7 @@ impl RequestError {
 
     /// The status that carries it to the host, with the whole chain of causes.
     pub(super) fn status(&self) -> ttrpc::Error {
-        self.kind().status(chain(self))
+        kind::status(self.kind(), chain(self))
     }
 }
 

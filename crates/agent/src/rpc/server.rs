@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use osc_agent_protocol::{Kind, agent_ttrpc, health_ttrpc};
+use osc_agent_protocol::{Kind, agent_ttrpc, health_ttrpc, kind};
 use tokio_util::sync::CancellationToken;
 use ttrpc::r#async::{Server, transport::Listener};
 
@@ -39,7 +39,7 @@ impl ServeError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Bind { source, .. } => Kind::of_io(source),
-            Self::Start { source, .. } => Kind::of_ttrpc(source),
+            Self::Start { source, .. } => kind::of_ttrpc(source),
         }
     }
 }

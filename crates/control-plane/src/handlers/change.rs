@@ -2,12 +2,12 @@
 
 use http::{Response, StatusCode};
 use osc_api::status::{Cause, Status};
+use osc_fault::chain;
 use osc_patch::{ApplyError, PatchError, PatchErrorKind};
 use serde_json::{Value, json};
 
 use crate::{
     call::Call,
-    objects,
     request::{
         body::{self, Decoded},
         query::{Propagation, invalid_option},
@@ -122,7 +122,7 @@ impl Patch {
 }
 
 fn refused(call: &Call, error: &PatchError) -> Status {
-    let text = objects::chain(error);
+    let text = chain(error);
     match error.kind() {
         PatchErrorKind::Malformed => Status::bad_request(text),
         PatchErrorKind::TooLarge => Status::too_large(text),

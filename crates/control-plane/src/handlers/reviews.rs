@@ -7,6 +7,7 @@ use osc_api::{
     Resource,
     status::{Cause, Status},
 };
+use osc_fault::chain;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -122,7 +123,7 @@ fn token(call: &Call, spec: &Value) -> Value {
         Ok(accepted) => {
             json!({"authenticated": true, "user": user_info(&accepted.identity), "audiences": accepted.audiences})
         }
-        Err(refusal) => json!({"authenticated": false, "user": {}, "error": crate::objects::chain(&refusal)}),
+        Err(refusal) => json!({"authenticated": false, "user": {}, "error": chain(&refusal)}),
     }
 }
 

@@ -16,12 +16,13 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Preconditions},
 };
+use osc_fault::Kind;
 
 use crate::{
     cache::Key,
     context::{Context, RESYNC, posting},
     cron_jobs::decide::{Due, Schedule, Seen, due},
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     events::{Recorder, reference},
     pods::{controlled_by, controller_of, elapsed, owned_by, seconds},
     queue::{Queue, work},
@@ -154,7 +155,7 @@ impl CronJobs {
                 made
             }
             // The name stands for the time: this run was started before a restart.
-            Err(error) if error.kind() == ErrorKind::Busy => {
+            Err(error) if error.kind() == Kind::Busy => {
                 let there = api.get(&name).await.during("read job", &name)?;
                 if !controlled_by(&there.metadata, &cron.uid().unwrap_or_default()) {
                     return Err(error);

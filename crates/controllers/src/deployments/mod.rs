@@ -21,6 +21,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, Preconditions},
 };
+use osc_fault::Kind;
 use serde_json::json;
 
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
         rolling::{Rollout, Scale, fence_posts},
         status::Step,
     },
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     events::Recorder,
     ownership::{Claims, Owner, workload_selector},
     pods::{self, controller_of},
@@ -90,7 +91,7 @@ impl Deployments {
         let step = if deleting { Ok(Step::Rolled) } else { self.step(&deployment, &history).await };
         let told = match &step {
             Ok(step) => step.clone(),
-            Err(error) if error.kind() == ErrorKind::Busy || error.namespace_terminating() => Step::Rolled,
+            Err(error) if error.kind() == Kind::Busy || error.namespace_terminating() => Step::Rolled,
             Err(error) if history.new.is_none() => Step::CreateFailed(error.api_message()),
             Err(_) => Step::Rolled,
         };
@@ -157,7 +158,7 @@ impl Deployments {
         let set = history::new_set(deployment, replicas, rollout.most(), history.revision());
         match self.sets(deployment).create(&posting(), &set).await.during("create replicaset", &name) {
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Busy => {
+            Err(error) if error.kind() == Kind::Busy => {
                 return self.resolve_collision(deployment, &set, error).await;
             }
             Err(error) => {
@@ -293,7 +294,7 @@ impl Deployments {
         let written = self.api(deployment).replace_status(&name, &posting(), &changed).await;
         match written.unless_gone("update status of deployment", &name) {
             // Annotating the Deployment a moment ago made this copy outdated.
-            Err(error) if error.kind() == ErrorKind::Busy => Ok(Some(Duration::from_millis(50))),
+            Err(error) if error.kind() == Kind::Busy => Ok(Some(Duration::from_millis(50))),
             other => other.map(|_| again),
         }
     }

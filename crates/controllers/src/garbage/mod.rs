@@ -25,11 +25,12 @@ use kube::{
     Api,
     api::{DeleteParams, DynamicObject, Patch, Preconditions, PropagationPolicy},
 };
+use osc_fault::Kind as Fault;
 use serde_json::{Value, json};
 
 use crate::{
     context::{Context, patching},
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     garbage::{
         graph::{Action, FOREGROUND, Graph, Node, ORPHAN, Standing, Verdict, judge},
         watches::Watches,
@@ -263,7 +264,7 @@ impl Collector {
         let patched = self.api(&node.kind, &node.namespace).patch_metadata(&node.name, &patching(), &patch).await;
         match patched.unless_gone("patch metadata of", &node.name) {
             // A CRD without its objects answers so: the object is as good as gone.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == Fault::NotFound => Ok(()),
             other => other.map(|_| ()),
         }
     }

@@ -11,10 +11,11 @@ use kube::{
     api::{DynamicObject, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
+use osc_fault::chain;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::chain, garbage::Collector, kinds::Kind};
+use crate::{garbage::Collector, kinds::Kind};
 
 /// Kinds whose objects own nothing and are owned by nobody, in numbers.
 const IGNORED: [&str; 2] = ["events.", "events.events.k8s.io"];

@@ -7,9 +7,10 @@ use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, ListParams, Preconditions},
 };
+use osc_fault::Kind as Fault;
 
 use crate::{
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     kinds::Kind,
 };
 
@@ -132,7 +133,7 @@ pub(super) async fn delete(client: &Client, namespace: &str, kinds: &[Kind]) -> 
 async fn clear(client: &Client, namespace: &str, kind: &Kind, found: &mut Found) {
     if let Err(error) = clear_kind(client, namespace, kind, found).await {
         // A kind that vanished has no objects; one that forbids deletion is told.
-        if error.kind() != ErrorKind::NotFound {
+        if error.kind() != Fault::NotFound {
             found.failures.push(format!("{}: {}", kind.id(), error.api_message()));
         }
     }

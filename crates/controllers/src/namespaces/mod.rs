@@ -14,12 +14,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, ResourceExt, api::Patch};
+use osc_fault::Kind;
 use serde_json::json;
 
 use crate::{
     cache::Key,
     context::{Context, RESYNC, patching, posting},
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     queue::{Queue, work},
     wake,
 };
@@ -146,7 +147,7 @@ impl Namespaces {
 
 fn unless_there<T>(result: Result<T, Error>) -> Result<(), Error> {
     match result {
-        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+        Err(error) if error.kind() == Kind::Busy => Ok(()),
         other => other.map(|_| ()),
     }
 }

@@ -35,13 +35,14 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, ResourceExt, api::Patch};
+use osc_fault::chain;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
     cache::{Change, Key},
     context::{Context, patching, posting},
-    error::{Attempt, Error, chain},
+    error::{Attempt, Error},
     events::Recorder,
     pods,
     scheduler::{decide::Decision, line::Line, view::View},

@@ -17,12 +17,13 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, ResourceExt, api::Patch};
+use osc_fault::Kind;
 use serde_json::json;
 
 use crate::{
     cache::Key,
     context::{Context, RESYNC, patching, posting},
-    error::{Attempt, Error, ErrorKind},
+    error::{Attempt, Error},
     events::Recorder,
     ownership::{Claims, Owner, workload_selector},
     pods::{self, Availability, PodControl, availability, seconds},
@@ -148,7 +149,7 @@ impl StatefulSets {
                 Ok(())
             }
             // The cache has not shown it yet, or somebody else has the name.
-            Err(error) if error.kind() == ErrorKind::Busy => {
+            Err(error) if error.kind() == Kind::Busy => {
                 let there = api.get_metadata_opt(&name).await.during("read pod", &name)?;
                 let ours = there.is_some_and(|pod| pods::controlled_by(&pod.metadata, &set.uid().unwrap_or_default()));
                 if ours { Ok(()) } else { Err(error) }
@@ -176,7 +177,7 @@ impl StatefulSets {
                 self.events.normal(set, "SuccessfulCreate", message);
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+            Err(error) if error.kind() == Kind::Busy => Ok(()),
             Err(error) => Err(error),
         }
     }

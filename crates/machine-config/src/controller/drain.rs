@@ -12,6 +12,7 @@ use kube::{
     api::{EvictParams, ListParams, Patch},
     runtime::events::EventType,
 };
+use osc_fault::chain;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -96,7 +97,7 @@ impl Drain {
             let result = timeout(ATTEMPT, self.attempt()).await;
             let why = match result {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => crate::chain(&error),
+                Ok(Err(error)) => chain(&error),
                 Err(_) => "pods are still there, see the events of disruption budgets and pods".into(),
             };
             tracing::warn!(node.name = self.name, request = self.request, why, "not done yet; it is tried again");

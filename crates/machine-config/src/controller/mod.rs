@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::ControllerError;
 use observe::Stores;
+use osc_fault::chain;
 use render::Rendering;
 use write::Writer;
 
@@ -125,9 +126,9 @@ impl Controller {
             Err(error) => {
                 *failures = failures.saturating_add(1);
                 if error.is_conflict() {
-                    tracing::debug!(error = %crate::chain(&error), "what was read is old; looking again");
+                    tracing::debug!(error = %chain(&error), "what was read is old; looking again");
                 } else {
-                    tracing::warn!(error = %crate::chain(&error), attempt = *failures, "round failed; it is repeated");
+                    tracing::warn!(error = %chain(&error), attempt = *failures, "round failed; it is repeated");
                 }
                 delay
             }

@@ -12,6 +12,7 @@ use kube::{
         watcher,
     },
 };
+use osc_fault::chain;
 use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineConfigPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -94,7 +95,7 @@ where
                 Ok(_) => changes.send_modify(|count| *count += 1),
                 Err(error) => {
                     let kind = K::kind(&());
-                    tracing::debug!(%kind, error = %crate::chain(&error), "watch interrupted; it resumes");
+                    tracing::debug!(%kind, error = %chain(&error), "watch interrupted; it resumes");
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::ResourceExt;
+use osc_fault::chain;
 use osc_objects::{ContainerRuntimeConfig, MachineConfig, MachineConfigPool};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -114,7 +115,7 @@ fn attempt(
     let target = pool.target().unwrap_or_default();
     let current = configs.iter().find(|config| config.name_any() == target);
     let current = current.and_then(|config| Spec::parse(&spec_value(config)).ok());
-    render(&pool.name_any(), &inputs, current.as_ref()).map_err(|error| crate::chain(&error))
+    render(&pool.name_any(), &inputs, current.as_ref()).map_err(|error| chain(&error))
 }
 
 fn spec_value(config: &MachineConfig) -> Value {

@@ -6,6 +6,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use osc_fault::chain;
 use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineConfigPool};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -206,7 +207,7 @@ impl Writer {
             Event { type_: kind, reason: reason.into(), note: Some(note), action: "Rollout".into(), secondary: None };
         let sent = ask("create", "an event", self.recorder.publish(&event, &about.object_ref(&()))).await;
         if let Err(error) = sent {
-            tracing::debug!(error = %crate::chain(&error), reason, "an event was lost");
+            tracing::debug!(error = %chain(&error), reason, "an event was lost");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Whether the node still is what its record says.
 
+use osc_fault::chain;
 use std::path::{Path, PathBuf};
 
 use super::{
@@ -28,7 +29,7 @@ pub fn find(record: &Record, host: &Host) -> Vec<Drift> {
     let entries = record.owned.iter().filter_map(|(path, want)| {
         let what = match host.read(path) {
             Ok(entry) => difference(want, &entry.print())?,
-            Err(error) => crate::chain(&error),
+            Err(error) => chain(&error),
         };
         Some(Drift { path: path.clone(), what })
     });

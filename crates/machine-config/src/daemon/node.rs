@@ -8,6 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use osc_fault::chain;
 use osc_objects::MachineConfig;
 use serde_json::{Value, json};
 
@@ -132,7 +133,7 @@ impl NodeObject {
 
 /// A reason as long as is reported.
 pub(super) fn reason(error: &dyn std::error::Error) -> String {
-    shorten(&crate::chain(error), MAX_REASON)
+    shorten(&chain(error), MAX_REASON)
 }
 
 fn shorten(text: &str, limit: usize) -> String {

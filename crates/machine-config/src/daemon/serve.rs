@@ -8,6 +8,7 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, events::EventType, reflector, watcher},
 };
+use osc_fault::chain;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +68,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
         let mut nodes = std::pin::pin!(nodes);
         while let Some(event) = nodes.next().await {
             if let Err(error) = event {
-                tracing::debug!(error = %crate::chain(&error), "watch interrupted; it resumes");
+                tracing::debug!(error = %chain(&error), "watch interrupted; it resumes");
             }
             tell.notify_one();
         }
@@ -287,7 +288,7 @@ impl Daemon {
         match self.updater.collect(record).await {
             Ok(gone) if gone.is_empty() => {}
             Ok(gone) => tracing::info!(?gone, "unused versions of the payload removed"),
-            Err(error) => tracing::warn!(error = %crate::chain(&error), "unused payload stays; it is tried again"),
+            Err(error) => tracing::warn!(error = %chain(&error), "unused payload stays; it is tried again"),
         }
     }
 
@@ -311,7 +312,7 @@ impl Daemon {
         }
         let report = [(names::STATE, state.as_str()), (names::REASON, &why), (names::POST_ACTION, "")];
         if let Err(error) = self.object.annotate(&report).await {
-            tracing::warn!(error = %crate::chain(&error), "the failure could not be reported");
+            tracing::warn!(error = %chain(&error), "the failure could not be reported");
         }
         self.object.event(node, EventType::Warning, event, &why).await;
         delay

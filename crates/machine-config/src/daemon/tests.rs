@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use osc_fault::chain;
 use serde_json::{Value, json};
 
 use super::{
@@ -186,7 +187,7 @@ async fn an_engine_that_does_not_come_back_keeps_the_node_as_it_was() {
     put(dir.path(), "/broken/engine", "");
     let bad = config(&[("/etc/crio/crio.conf.d/x", "bad")], json!([]), json!({"extensions": ["kata-containers"]}));
     let error = change(&node, "second", &bad, false).await.unwrap_err();
-    assert!(crate::chain(&error).contains("engine is broken"), "{error}");
+    assert!(chain(&error).contains("engine is broken"), "{error}");
     fs::remove_file(dir.path().join("broken/engine")).unwrap();
     assert!(matches!(node.recover().await.unwrap(), Recovered::Undone | Recovered::Nothing));
     assert_eq!((relative(dir.path()), runs(&node).as_str()), (before, "first"));
@@ -224,13 +225,13 @@ async fn a_full_disk_or_a_read_only_one_changes_nothing_and_is_got_over() {
     let before = relative(dir.path());
     let full = Tmpfs::at(&dir.path().join("opt"), "size=16k", MsFlags::empty());
     let error = change(&node, "second", &second(), false).await.unwrap_err();
-    assert!(crate::chain(&error).contains("No space left on device"), "{}", crate::chain(&error));
+    assert!(chain(&error).contains("No space left on device"), "{}", chain(&error));
     assert_eq!(relative(dir.path()), before);
     full.remount("size=16m", MsFlags::empty());
     let fixed = Tmpfs::at(&dir.path().join("etc/crio"), "", MsFlags::MS_RDONLY);
     let error = change(&node, "second", &second(), false).await.unwrap_err();
-    assert!(matches!(error, UpdateError::Undone(_)), "{}", crate::chain(&error));
-    assert!(crate::chain(&error).contains("Read-only file system"), "{}", crate::chain(&error));
+    assert!(matches!(error, UpdateError::Undone(_)), "{}", chain(&error));
+    assert!(chain(&error).contains("Read-only file system"), "{}", chain(&error));
     assert_eq!((relative(dir.path()), node.recover().await.unwrap()), (before, Recovered::Nothing));
     fixed.remount("", MsFlags::empty());
     change(&node, "second", &second(), false).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
+use osc_fault::chain;
 use serde_json::Value;
 
 use super::{
@@ -65,7 +66,7 @@ pub enum UpdateError {
     #[error("a step failed and the update was undone")]
     Undone(#[source] StepError),
     /// A step failed, and so did undoing. The journal stays; undoing is repeated.
-    #[error("a step failed ({}), and undoing the update failed too; it is repeated", crate::chain(.step))]
+    #[error("a step failed ({}), and undoing the update failed too; it is repeated", chain(.step))]
     NotUndone {
         /// The first failure.
         step: StepError,

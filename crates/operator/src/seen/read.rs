@@ -14,6 +14,7 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ApiResource, DynamicObject, ListParams},
 };
+use osc_fault::chain;
 use osc_objects::{
     ContainerRuntimeConfig, KataConfig, MachineConfig, MachineConfigPool,
     names::{kata, machine, role},
@@ -21,7 +22,7 @@ use osc_objects::{
 use serde::de::DeserializeOwned;
 
 use super::{NodeSeen, OwnConfig, PodSeen, PodsSeen, Seen};
-use crate::error::{Attempt, Error, chain};
+use crate::error::{Attempt, Error};
 
 /// Objects in one answer.
 const PAGE: u32 = 500;

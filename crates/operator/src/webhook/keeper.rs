@@ -14,6 +14,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
+use osc_fault::chain;
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -28,7 +29,7 @@ use super::{
     configuration::{self, CONFIGURATION, Place},
 };
 use crate::{
-    error::{Attempt, Error, chain},
+    error::{Attempt, Error},
     options::ReachedBy,
 };
 

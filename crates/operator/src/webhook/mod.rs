@@ -30,9 +30,10 @@ use tokio_rustls::TlsAcceptor;
 
 use self::keeper::Keeper;
 use crate::{
-    error::{Attempt, Error, chain},
+    error::{Attempt, Error},
     options::{Options, ReachedBy},
 };
+use osc_fault::chain;
 
 /// Connections served at once.
 const MOST_CONNECTIONS: usize = 64;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use osc_agent_protocol::{
-    Kind, agent, agent_ttrpc::AgentServiceClient, csi, health, health_ttrpc::HealthClient, types,
+    Kind, agent, agent_ttrpc::AgentServiceClient, csi, health, health_ttrpc::HealthClient, kind, types,
 };
 use protobuf::well_known_types::empty::Empty;
 use ttrpc::{
@@ -82,7 +82,7 @@ impl AgentError {
         let call = request.strip_suffix("Request").unwrap_or(request);
         match error {
             ttrpc::Error::RpcStatus(status) => {
-                let kind = Kind::from_code(status.code());
+                let kind = kind::of_code(status.code());
                 Self::Refused { call, kind, source: Refusal(status.message) }
             }
             // The transport reports its own deadline as free text; the clock is
@@ -245,7 +245,7 @@ mod tests {
         let long_ago = Instant::now() - Duration::from_secs(2);
         let limit = Some(Duration::from_secs(1));
         let rows = [
-            (Kind::NotFound.status("no such container"), limit, Instant::now(), Kind::NotFound),
+            (kind::status(Kind::NotFound, "no such container"), limit, Instant::now(), Kind::NotFound),
             (ttrpc::Error::Others("Request deadline elapsed".into()), limit, long_ago, Kind::Timeout),
             (ttrpc::Error::RemoteClosed, limit, Instant::now(), Kind::Unavailable),
             (ttrpc::Error::Socket("reset".into()), None, long_ago, Kind::Unavailable),

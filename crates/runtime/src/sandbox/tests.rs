@@ -62,7 +62,10 @@ impl AgentService for FakeAgent {
 
     async fn start_container(&self, _: &TtrpcContext, request: StartContainerRequest) -> ttrpc::Result<Empty> {
         if request.container_id == "broken" {
-            return Err(Kind::NotFound.status("exec: \"x\": executable file not found in $PATH"));
+            return Err(osc_agent_protocol::kind::status(
+                Kind::NotFound,
+                "exec: \"x\": executable file not found in $PATH",
+            ));
         }
         Ok(Empty::new())
     }

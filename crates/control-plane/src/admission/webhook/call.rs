@@ -1,6 +1,7 @@
 //! One question to one webhook, and what its failure means.
 
 use osc_api::{meta, status::Status};
+use osc_fault::chain;
 use serde_json::Value;
 use tracing::warn;
 
@@ -11,10 +12,7 @@ use super::{
     review::{self, Answer, BadAnswer, Verdict},
     target::{self, BadTarget},
 };
-use crate::{
-    admission::{Attributes, webhook::client::CallError},
-    objects::chain,
-};
+use crate::admission::{Attributes, webhook::client::CallError};
 
 /// Why a webhook gave no usable answer.
 #[derive(Debug, thiserror::Error)]
