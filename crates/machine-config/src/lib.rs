@@ -21,6 +21,7 @@ pub mod payload;
 pub mod pools;
 pub mod reconcile;
 pub mod render;
+pub mod rights;
 pub mod selector;
 pub mod service;
 pub mod spec;

@@ -10,6 +10,16 @@ pub fn log() {
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
+/// Makes `root` the root directory of this process. What the programs of a node find by
+/// its path, they find by the same path afterwards.
+///
+/// # Errors
+/// When it is no directory, or the right is missing.
+pub fn enter(root: &std::path::Path) -> std::io::Result<()> {
+    std::os::unix::fs::chroot(root)?;
+    std::env::set_current_dir("/")
+}
+
 /// Cancelled at the first `SIGTERM` or `SIGINT`.
 ///
 /// # Errors

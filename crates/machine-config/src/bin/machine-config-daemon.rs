@@ -1,36 +1,57 @@
 //! The machine-config daemon: a service of every node of a cluster without
-//! OpenShift's.
+//! OpenShift's, or a pod on it.
 
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use kube::Client;
 use osc_machine_config::{
     daemon::{self, Engine, Options, Systemd, host::Host, rules::Rule},
-    service,
+    payload, service,
 };
 
 /// Makes this node what its desired configuration says.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Name of this node.
-    #[arg(long, env = "NODE_NAME")]
-    node: String,
-    /// Directory of the packed payload for sandboxes.
+    #[arg(long, env = "NODE_NAME", required = true)]
+    node: Option<String>,
+    /// Directory of the packed payload for sandboxes, as a path of the node.
     #[arg(long)]
     payload: Option<PathBuf>,
     /// JSON file with rules that override the built-in ones: a list of
     /// {"path", "actions", "drain"}.
     #[arg(long)]
     rules: Option<PathBuf>,
+    /// Where the file system of the node is, for a daemon in a container: it becomes the
+    /// daemon's own.
+    #[arg(long)]
+    root: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+#[derive(Subcommand)]
+enum Command {
+    /// Copy a packed payload, replacing the one that is there.
+    Stage {
+        /// Directory of the packed payload.
+        from: PathBuf,
+        /// Directory to make.
+        to: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     service::log();
+    if let Some(Command::Stage { from, to }) = &arguments.command {
+        let manifest = payload::stage(from, to).context("cannot stage the payload")?;
+        tracing::info!(version = manifest.version, "payload staged");
+        return Ok(());
+    }
     let rules: Vec<Rule> = match &arguments.rules {
         None => Vec::new(),
         Some(path) => {
@@ -38,10 +59,19 @@ async fn main() -> anyhow::Result<()> {
             serde_json::from_slice(&text).with_context(|| format!("{} is no list of rules", path.display()))?
         }
     };
+    // Before there are threads: all of them must be inside.
+    if let Some(root) = &arguments.root {
+        service::enter(root).with_context(|| format!("cannot make {} the root directory", root.display()))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    runtime.block_on(run(arguments, rules))
+}
+
+async fn run(arguments: Arguments, rules: Vec<Rule>) -> anyhow::Result<()> {
     let engine = Engine::of(&Host::new("/"));
     let actions = Arc::new(Systemd { engine: engine.unit().into() });
-    let options =
-        Options { payload: arguments.payload, engine: Some(engine), rules, ..Options::node(arguments.node, actions) };
+    let node = arguments.node.context("no name of a node")?;
+    let options = Options { payload: arguments.payload, engine: Some(engine), rules, ..Options::node(node, actions) };
     daemon::run(Client::try_default().await?, options, service::stopped()?).await?;
     Ok(())
 }

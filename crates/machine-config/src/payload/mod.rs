@@ -11,12 +11,14 @@
 //! only when no process uses it.
 
 mod manifest;
+mod stage;
 pub(crate) mod store;
 mod usage;
 
 use std::{io, path::PathBuf};
 
 pub use manifest::{Item, Manifest, Part, pack};
+pub use stage::stage;
 pub use store::Store;
 
 /// The shim inside a version; the one file a payload must have besides
