@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("osc-patch", &["osc-schema"]),
     ("osc-api", &["osc-schema"]),
     ("osc-objects", &[]),
-    ("osc-operator", &["osc-fault", "osc-objects"]),
+    ("osc-operator", &["osc-fault", "osc-machine-config", "osc-objects"]),
     ("osc-store", &[]),
     ("osc-access", &[]),
     ("osc-control-plane", &["osc-access", "osc-api", "osc-fault", "osc-patch", "osc-schema", "osc-store"]),

@@ -12,6 +12,7 @@ mod image;
 mod logs;
 mod node;
 pub mod output;
+mod payload;
 pub mod progress;
 mod ps;
 mod run;

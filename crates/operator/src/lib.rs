@@ -14,6 +14,7 @@ mod act;
 pub mod bundle;
 mod decide;
 mod error;
+mod http;
 mod leader;
 mod made;
 mod metrics;
@@ -142,6 +143,7 @@ async fn lead(
     let wake = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
     triggers::start(client, &options.namespace, &wake, &mut watches);
+    watches.spawn(prober::mark_always(client.clone(), options.namespace.clone()));
     let mut reconciler = Reconciler::new(client.clone(), Arc::clone(options), Arc::clone(metrics));
     let passes = async {
         let mut pods = PodWatch::default();

@@ -21,7 +21,7 @@ struct Cli {
 enum Command {
     /// Run the operator.
     Run(Run),
-    /// Mark this node when sandboxes can run on it.
+    /// Find out whether sandboxes can run on this node, and serve the verdict.
     Probe(Probe),
     /// Write manifests.
     Bundle(Bundle),
@@ -29,9 +29,13 @@ enum Command {
 
 #[derive(Args)]
 struct Probe {
-    /// Name of this node.
-    #[arg(long, env = "NODE_NAME")]
-    node: String,
+    /// Where the file system of the node is, for a prober in a container: the command runs
+    /// inside.
+    #[arg(long, value_name = "DIRECTORY")]
+    root: Option<PathBuf>,
+    /// Serve the verdict here.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    listen: SocketAddr,
     /// Seconds between two questions.
     #[arg(long, default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
@@ -79,6 +83,13 @@ struct Bundle {
     /// Image of the monitor.
     #[arg(long)]
     monitor_image: Option<String>,
+    /// Image of machine-config controller and daemon; leave it out on OpenShift, which has its
+    /// own.
+    #[arg(long, value_name = "IMAGE", requires = "payload_image")]
+    machine_config_image: Option<String>,
+    /// Image with what nodes need to run sandboxes.
+    #[arg(long, value_name = "IMAGE", requires = "machine_config_image")]
+    payload_image: Option<String>,
     /// Version of the bundle.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     bundle_version: String,
@@ -135,24 +146,34 @@ impl Run {
 
 impl Probe {
     fn run(self) -> anyhow::Result<()> {
-        with_client(async |client, stop| {
-            let every = Duration::from_secs(self.every);
-            Prober { node: self.node, command: self.command, every }.run(client, stop).await;
-            Ok(())
-        })
+        if let Some(root) = &self.root {
+            // Before anything else: the command has to find what the node has.
+            std::os::unix::fs::chroot(root)
+                .and_then(|()| std::env::set_current_dir("/"))
+                .with_context(|| format!("cannot make {} the root directory", root.display()))?;
+        }
+        let prober = Prober { command: self.command, every: Duration::from_secs(self.every), listen: self.listen };
+        until_stopped(async |stop| prober.run(stop).await.context("prober failed"))
     }
 }
 
-/// Logging, an API, signals: what everything that stays needs.
+/// What everything that speaks to an API needs.
 fn with_client(work: impl AsyncFnOnce(Client, CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    until_stopped(async |stop| {
+        let client = Client::try_default().await.context("no access to an API: is this a pod, or KUBECONFIG set?")?;
+        work(client, stop).await
+    })
+}
+
+/// Logging and signals: what everything that stays needs.
+fn until_stopped(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).json().init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
-        let client = Client::try_default().await.context("no access to an API: is this a pod, or KUBECONFIG set?")?;
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
-        work(client, stop).await
+        work(stop).await
     })
 }
 
@@ -173,6 +194,10 @@ impl Bundle {
         let settings = bundle::Settings {
             image: self.image,
             monitor_image: self.monitor_image,
+            machine_config: self
+                .machine_config_image
+                .zip(self.payload_image)
+                .map(|(programs, payload)| bundle::MachineConfigImages { programs, payload }),
             version: self.bundle_version,
             replaces: self.replaces,
             extension: self.extension,

@@ -1,26 +1,19 @@
 //! What the operator says about itself, in the text format of Prometheus.
 
 use std::{
-    convert::Infallible,
     fmt::Write as _,
     sync::Arc,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::StatusCode;
 use osc_objects::{Condition, ConditionStatus, KataConfigStatus, KataNodes};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 
-/// Connections served at once.
-const MOST_CONNECTIONS: usize = 16;
-/// A client has this long for its request.
-const HEADER_LIMIT: Duration = Duration::from_secs(10);
+use crate::http;
 
 /// Counters and the status last decided.
 #[derive(Debug, Default)]
@@ -106,40 +99,12 @@ fn sample(condition: &Condition) -> (String, u64) {
 
 /// Serves `/metrics` and `/healthz` until dropped.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
-            let answer = service_fn(move |request| {
-                let answer = answer(&request, &metrics);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).keep_alive(false);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), answer).await {
-                tracing::debug!(error = %error, "connection to metrics broke");
-            }
-            drop(place);
-        });
-    }
-}
-
-fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
-    let (code, text) = match request.uri().path() {
+    http::serve(listener, move |path| match path {
         "/metrics" => (StatusCode::OK, metrics.render()),
         "/healthz" | "/readyz" => (StatusCode::OK, "ok".into()),
         _ => (StatusCode::NOT_FOUND, "not found: try /metrics".into()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = code;
-    let format = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, format);
-    response
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ mod machine;
 mod network;
 mod tool;
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
-use osc_node::engine::Kata;
+use osc_node::engine::Parts;
 use osc_runtime::config::{Config, Host};
 use serde::Serialize;
 
-use crate::{Context, Failure, output, progress::Progress};
+use crate::{Context, Failure, output, payload, progress::Progress};
 use finding::{Finding, Verdict};
 
 /// Arguments of `osc check`.
@@ -34,6 +36,10 @@ pub struct Check {
     /// Print the findings as JSON
     #[arg(long)]
     json: bool,
+
+    /// Judge with the parts in this packed payload, not with installed ones
+    #[arg(long, value_name = "DIR")]
+    payload: Option<PathBuf>,
 }
 
 /// Everything that was found.
@@ -47,7 +53,7 @@ struct Report {
 impl Check {
     /// Runs the command; its exit code.
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let requirements = examine(context).await;
+        let requirements = examine(context, self.payload.as_deref()).await;
         let able = requirements.iter().all(|finding| finding.verdict != Verdict::Missing);
         let report = Report { able, requirements };
         if self.json {
@@ -59,10 +65,10 @@ impl Check {
     }
 }
 
-async fn examine(context: &Context) -> Vec<Finding> {
+async fn examine(context: &Context, payload: Option<&Path>) -> Vec<Finding> {
     let progress = Progress::on_terminal_only();
     let mut findings = vec![machine::privileges(), machine::architecture()];
-    let (config, finding) = configuration(context);
+    let (config, finding) = configuration(context, payload);
     findings.push(finding);
     progress.step("looking at memory and disks");
     findings.push(machine::memory(config.as_ref()));
@@ -92,13 +98,14 @@ async fn examine(context: &Context) -> Vec<Finding> {
     findings
 }
 
-fn configuration(context: &Context) -> (Option<Config>, Finding) {
+fn configuration(context: &Context, payload: Option<&Path>) -> (Option<Config>, Finding) {
     let name = "configuration";
-    let installed = context.dirs.configurations().iter().any(|file| file.exists());
+    let installed = payload.is_none() && context.dirs.configurations().iter().any(|file| file.exists());
     let loaded = if installed {
         Config::load(None, None, &context.dirs)
     } else {
-        Config::for_host(&Kata::installed(&context.dirs).configuration, Host::observe(&context.dirs))
+        let parts = payload.map_or_else(|| Parts::installed(&context.dirs), |dir| payload::parts(dir, &context.dirs));
+        Config::for_host(&parts.configuration(), Host::observe(&context.dirs))
     };
     match loaded {
         Ok(config) => {

@@ -35,7 +35,7 @@ use osc_control_plane::ControlPlane;
 use osc_machine_config::{
     controller,
     daemon::{self, Embedded},
-    payload::{self, Part},
+    rights,
 };
 use osc_node::engine::{Engine, Parts};
 use osc_objects::names;
@@ -47,7 +47,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::serve::MANAGER;
-use crate::Failure;
+use crate::{Failure, payload};
 
 /// How long a kind may take to be served.
 const DEFINED: Duration = Duration::from_secs(20);
@@ -55,7 +55,7 @@ const DEFINED: Duration = Duration::from_secs(20);
 /// hand one after another here.
 const SETTLE: Duration = Duration::from_millis(200);
 /// The operator's account.
-const ACCOUNT: &str = "controller-manager";
+const OPERATOR_ACCOUNT: &str = "controller-manager";
 /// Where the engine of a node keeps its configuration, for the daemon of that node.
 const DROP_INS: &str = "/etc/containerd/conf.d";
 
@@ -86,8 +86,20 @@ pub(super) async fn finish(mut running: Running) {
     running.shutdown().await;
 }
 
-/// Makes the kinds known, the operator's rights, and what pools begin with.
-pub(super) async fn define(client: &Client) -> Result<(), Failure> {
+/// What every part relies on; the same for all that wait for it.
+pub(super) type Defined = Shared<BoxFuture<'static, Result<(), Arc<Failure>>>>;
+
+/// Makes the kinds known, the rights of the parts, and what pools begin with.
+pub(super) fn define(client: Client) -> Defined {
+    async move { definitions(&client).await.map_err(Arc::new) }.boxed().shared()
+}
+
+/// Waits for it.
+pub(super) async fn is_defined(defined: Defined) -> Result<(), Failure> {
+    defined.await.map_err(|failure| Failure::new(failure.kind(), failure.to_string()))
+}
+
+async fn definitions(client: &Client) -> Result<(), Failure> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crds = osc_objects::crds();
     for definition in &crds {
@@ -112,18 +124,22 @@ pub(super) async fn define(client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rights and namespace from the operator's own manifests; its program runs here.
+/// Rights and namespace from the manifests of clusters; the programs run here.
 fn manifests() -> Result<Vec<Value>, Failure> {
+    let image = || "localhost/none".to_owned();
     let settings = bundle::Settings {
-        image: "localhost/osc-operator".into(),
+        image: image(),
         monitor_image: None,
+        machine_config: Some(bundle::MachineConfigImages { programs: image(), payload: image() }),
         version: env!("CARGO_PKG_VERSION").into(),
         replaces: None,
         extension: osc_operator::Options::default().extension,
     };
     let files = bundle::kustomize(&settings);
-    let wanted = files.iter().filter(|file| ["namespace.yaml", "rbac.yaml"].contains(&file.path.as_str()));
-    wanted
+    let wanted = ["namespace.yaml", "rbac.yaml", "machine-config-rbac.yaml"];
+    files
+        .iter()
+        .filter(|file| wanted.contains(&file.path.as_str()))
         .flat_map(|file| serde_yaml_ng::Deserializer::from_str(&file.text))
         .map(|document| Value::deserialize(document).map_err(|error| Failure::new(Kind::Bug, error)))
         .collect()
@@ -166,10 +182,6 @@ pub(super) async fn start(
     plane: &ControlPlane,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let administrator = Client::new(plane.service(Identity::administrator()), "default");
-    let accounts: Api<ServiceAccount> = Api::namespaced(administrator.clone(), names::NAMESPACE);
-    let account = accounts.get(ACCOUNT).await.map_err(unavailable)?;
-    let identity = Identity::service_account(names::NAMESPACE, ACCOUNT, &account.uid().unwrap_or_default());
     let operator = osc_operator::Options {
         webhook: Some(WebhookOptions {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -177,12 +189,22 @@ pub(super) async fn start(
         }),
         ..osc_operator::Options::default()
     };
-    let operator = osc_operator::run(Client::new(plane.service(identity), "default"), operator, stop.child_token());
+    let operator = osc_operator::run(as_account(plane, OPERATOR_ACCOUNT).await?, operator, stop.child_token());
     running.spawn(async move { operator.await.map_err(|error| Failure::new(Kind::Bug, error)) });
     let options = controller::Options { settle: SETTLE, ..controller::Options::default() };
-    let controller = controller::run(administrator, options, stop.child_token());
+    let client = as_account(plane, rights::CONTROLLER_ACCOUNT).await?;
+    let controller = controller::run(client, options, stop.child_token());
     running.spawn(async move { controller.await.map_err(|error| Failure::new(Kind::Bug, error)) });
     Ok(())
+}
+
+/// A client with the rights of one of our accounts, and no others.
+async fn as_account(plane: &ControlPlane, name: &str) -> Result<Client, Failure> {
+    let administrator = Client::new(plane.service(Identity::administrator()), "default");
+    let accounts: Api<ServiceAccount> = Api::namespaced(administrator, names::NAMESPACE);
+    let account = accounts.get(name).await.map_err(unavailable)?;
+    let identity = Identity::service_account(names::NAMESPACE, name, &account.uid().unwrap_or_default());
+    Ok(Client::new(plane.service(identity), "default"))
 }
 
 /// What daemons install, once it is packed; nothing if that failed.
@@ -193,9 +215,9 @@ pub(super) fn payload(dirs: &Dirs) -> Payload {
     let (dirs, out) = (dirs.clone(), dirs.state().join("payload"));
     let packing = async move {
         let place = out.clone();
-        match tokio::task::spawn_blocking(move || pack(&dirs, &place)).await {
-            Ok(Ok(version)) => {
-                tracing::info!(version, "payload packed");
+        match tokio::task::spawn_blocking(move || payload::pack(&Parts::installed(&dirs), &place, None)).await {
+            Ok(Ok(manifest)) => {
+                tracing::info!(version = manifest.version, "payload packed");
                 Some(out)
             }
             Ok(Err(error)) => {
@@ -217,10 +239,10 @@ pub(super) fn start_daemon(
     plane: &ControlPlane,
     node: &str,
     engine: &Engine,
-    payload: Payload,
+    (defined, payload): (Defined, Payload),
     stop: &CancellationToken,
 ) {
-    let client = Client::new(plane.service(Identity::administrator()), "default");
+    let plane = plane.clone();
     let root = engine.paths().dirs().root().to_owned();
     let config = inside(&root, &engine.paths().config());
     let own = engine.clone();
@@ -235,6 +257,8 @@ pub(super) fn start_daemon(
     };
     let stop = stop.child_token();
     running.spawn(async move {
+        is_defined(defined).await?;
+        let client = as_account(&plane, rights::DAEMON_ACCOUNT).await?;
         let options = daemon::Options { payload: payload.await, ..options };
         daemon::run(client, options, stop).await.map_err(|error| Failure::new(Kind::Bug, error))
     });
@@ -243,40 +267,4 @@ pub(super) fn start_daemon(
 /// A path of the machine as one of the node.
 fn inside(root: &Path, path: &Path) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).unwrap_or(path))
-}
-
-/// Packs the parts into `out`; the version it has.
-fn pack(dirs: &Dirs, out: &Path) -> Result<String, payload::PayloadError> {
-    let installed = Parts::installed(dirs);
-    let place = Path::new(payload::PLACE);
-    let placed = Parts {
-        shim: place.join(payload::SHIM),
-        qemu: installed.qemu.clone(),
-        virtiofsd: place.join("bin/virtiofsd"),
-        kernel: place.join("guest/vmlinux"),
-        initrd: place.join("guest/initrd.img"),
-    };
-    let failed = |source| payload::PayloadError::Io { action: "write", path: out.with_extension("toml"), source };
-    let configuration = out.with_extension("toml");
-    if let Some(parent) = out.parent() {
-        std::fs::create_dir_all(parent).map_err(failed)?;
-    }
-    std::fs::write(&configuration, placed.configuration()).map_err(failed)?;
-    let part = |from: &Path, name: &str, executable, placed| Part {
-        from: from.to_owned(),
-        name: name.into(),
-        executable,
-        placed,
-    };
-    let manifest = payload::pack(
-        out,
-        &[
-            part(&installed.shim, payload::SHIM, true, false),
-            part(&installed.virtiofsd, "bin/virtiofsd", true, false),
-            part(&installed.kernel, "guest/vmlinux", false, false),
-            part(&installed.initrd, "guest/initrd.img", false, false),
-            part(&configuration, payload::CONFIGURATION, false, true),
-        ],
-    )?;
-    Ok(manifest.version)
 }

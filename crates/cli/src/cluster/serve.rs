@@ -174,8 +174,7 @@ impl Cluster<'_> {
         if self.args.sandboxes {
             offer_sandboxes(&administrator).await?;
         } else {
-            let administrator = administrator.clone();
-            defined = Some(tokio::spawn(async move { sandboxing::define(&administrator).await }));
+            defined = Some(sandboxing::define(administrator.clone()));
         }
         for number in 1..=self.args.workers {
             let name = worker(number);
@@ -185,9 +184,9 @@ impl Cluster<'_> {
             options.dns = self.serve_names(options.address, zone.clone());
             let agent = NodeAgent::start(client, options, self.stop.child_token()).await?;
             plane.nodes().register(&name, Arc::new(Agent(agent.access())));
-            if defined.is_some() {
-                let (engine, payload) = (agent.engine(), payload.clone());
-                sandboxing::start_daemon(&mut self.sandboxing, &plane, &name, engine, payload, &self.stop);
+            if let Some(defined) = &defined {
+                let before = (defined.clone(), payload.clone());
+                sandboxing::start_daemon(&mut self.sandboxing, &plane, &name, agent.engine(), before, &self.stop);
             }
             self.agents.push(agent);
         }
@@ -195,7 +194,7 @@ impl Cluster<'_> {
         nodes_ready(&administrator, self.args.workers).await?;
         if let Some(defined) = defined {
             self.say("starting the operator")?;
-            defined.await.map_err(|error| Failure::new(Kind::Bug, error))??;
+            sandboxing::is_defined(defined).await?;
             sandboxing::start(&mut self.sandboxing, &plane, &self.stop).await?;
         }
         self.claim.say(&Instance { server: format!("https://{}", plane.address()), ..self.instance() })?;

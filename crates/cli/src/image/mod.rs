@@ -13,12 +13,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use osc_agent_protocol::Kind;
+use osc_node::engine::Parts;
 
 pub use error::ImageError;
 
 use crate::{
     Context, Failure,
     output::{self, bytes},
+    payload,
 };
 
 /// `osc image …`
@@ -26,6 +28,24 @@ use crate::{
 pub enum Command {
     /// Assemble an image archive from a folder
     Build(Box<Build>),
+    /// Pack what nodes need to run sandboxes into a folder
+    Payload(Payload),
+}
+
+/// Arguments of `osc image payload`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder gets shim, virtiofsd, guest image, default configuration, this program and
+a manifest with their digests. It is what machine-config-daemon installs on its node:
+  osc image payload /usr/share/sandboxed-containers/payload
+  machine-config-daemon --node NAME --payload /usr/share/sandboxed-containers/payload")]
+pub struct Payload {
+    /// Folder to make; one that exists is replaced
+    dir: PathBuf,
+
+    /// Folder of the guest image [default: the installed one]
+    #[arg(long, value_name = "DIR")]
+    guest: Option<PathBuf>,
 }
 
 /// Arguments of `osc image build`.
@@ -89,11 +109,28 @@ pub struct Build {
 
 impl Command {
     /// Runs the command; its exit code.
-    pub async fn run(self, _: &Context) -> Result<u8, Failure> {
+    pub async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Build(args) => build(*args).await,
+            Self::Payload(args) => payload(args, context).await,
         }
     }
+}
+
+async fn payload(args: Payload, context: &Context) -> Result<u8, Failure> {
+    let mut parts = Parts::installed(&context.dirs);
+    if let Some(guest) = &args.guest {
+        parts.kernel = guest.join("vmlinux");
+        parts.initrd = guest.join("initrd.img");
+    }
+    let tool = std::env::current_exe()?;
+    let dir = args.dir.clone();
+    let packed = tokio::task::spawn_blocking(move || payload::pack(&parts, &dir, Some(&tool))).await;
+    let manifest = packed
+        .map_err(|error| Failure::new(Kind::Bug, error))?
+        .map_err(|error| Failure::new(Kind::Unavailable, error))?;
+    output::line(format_args!("payload {} in {}", manifest.version, args.dir.display()))?;
+    Ok(0)
 }
 
 async fn build(args: Build) -> Result<u8, Failure> {

@@ -3,7 +3,7 @@
 use osc_objects::names::{NAMESPACE, kata};
 use serde_json::{Value, json};
 
-use super::{File, Settings, definitions, file, rbac, workload};
+use super::{File, Settings, definitions, file, monitoring, rbac, workload};
 use crate::webhook::configuration::{NAME, PATH, PORT};
 
 const PACKAGE: &str = "sandboxed-containers-operator";
@@ -17,6 +17,7 @@ pub(super) fn files(settings: &Settings) -> Vec<File> {
         ("controller-manager-metrics_service", workload::metrics_service()),
     ];
     objects.extend(["dashboard_role", "dashboard_rolebinding"].into_iter().zip(rbac::dashboard_objects()));
+    objects.extend(monitoring::olm_objects(settings));
     let mut files: Vec<File> =
         objects.into_iter().map(|(name, object)| file(&format!("manifests/{name}.yaml"), &[object])).collect();
     files.push(file("manifests/kataconfiguration.openshift.io_kataconfigs.yaml", &definitions()));

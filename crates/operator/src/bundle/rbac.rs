@@ -24,11 +24,43 @@ pub(super) fn objects() -> Vec<Value> {
     ]
 }
 
+/// An account with rights in the whole cluster.
+pub(super) fn of_account(name: &str, rules: Value) -> Vec<Value> {
+    vec![
+        account(name),
+        json!({"apiVersion": API, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}),
+        json!({
+            "apiVersion": API,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+        }),
+    ]
+}
+
 /// What is needed where the platform has a console.
 pub(super) fn dashboard_objects() -> Vec<Value> {
     let rules =
         json!([rule("", &["configmaps"], &[], &["create"]), rule("", &["configmaps"], &[kata::DASHBOARD], &["get"]),]);
     vec![role(kata::DASHBOARD_NAMESPACE, rules), binding("RoleBinding", Some(kata::DASHBOARD_NAMESPACE), "Role")]
+}
+
+/// Lets the platform's Prometheus find what it scrapes.
+pub(super) fn prometheus_objects() -> Vec<Value> {
+    let name = "monitor-role";
+    let metadata = json!({"name": name, "namespace": NAMESPACE});
+    let rules = json!([rule("", &["services", "endpoints", "pods"], &[], &["get", "list", "watch"])]);
+    vec![
+        json!({"apiVersion": API, "kind": "Role", "metadata": metadata, "rules": rules}),
+        json!({
+            "apiVersion": API,
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "prometheus-k8s", "namespace": "openshift-monitoring"}],
+        }),
+    ]
 }
 
 const API: &str = "rbac.authorization.k8s.io/v1";
@@ -85,7 +117,7 @@ pub(super) fn monitor_account() -> Value {
     account("monitor")
 }
 
-fn account(name: &str) -> Value {
+pub(super) fn account(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}})
 }
 

@@ -8,6 +8,8 @@ use crate::webhook::configuration::{PORT, SERVICE};
 
 /// Name of the Deployment.
 pub(super) const DEPLOYMENT: &str = "controller-manager";
+/// Name of the Service in front of its metrics.
+pub(super) const METRICS_SERVICE: &str = "controller-manager-metrics";
 const METRICS_PORT: u16 = 8080;
 
 pub(super) fn namespace() -> Value {
@@ -37,8 +39,8 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
     let metrics = format!("0.0.0.0:{METRICS_PORT}");
     arguments.extend(["--metrics", &metrics]);
     let mut env = vec![
-        json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
-        json!({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}),
+        from_field("POD_NAME", "metadata.name"),
+        from_field("POD_NAMESPACE", "metadata.namespace"),
         json!({"name": "SANDBOXED_CONTAINERS_EXTENSION", "value": settings.extension}),
     ];
     if let Some(image) = &settings.monitor_image {
@@ -53,7 +55,7 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
             "metadata": {"labels": labels()},
             "spec": {
                 "serviceAccountName": ACCOUNT,
-                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "securityContext": unprivileged_pod(),
                 "terminationGracePeriodSeconds": 10,
                 "containers": [{
                     "name": "manager",
@@ -71,14 +73,57 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
                         "limits": {"cpu": "200m", "memory": "256Mi"},
                         "requests": {"cpu": "100m", "memory": "40Mi"},
                     },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "capabilities": {"drop": ["ALL"]},
-                        "readOnlyRootFilesystem": true,
-                    },
+                    "securityContext": unprivileged_container(),
                 }],
             },
         },
+    })
+}
+
+/// A variable with something about its pod.
+pub(super) fn from_field(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+}
+
+/// Restrictions of a pod that only speaks to the API.
+pub(super) fn unprivileged_pod() -> Value {
+    json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}})
+}
+
+/// The same for its containers.
+pub(super) fn unprivileged_container() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": true,
+    })
+}
+
+/// What a container needs that works on its node as root there.
+pub(super) fn root_of_the_node() -> Value {
+    json!({"privileged": true, "runAsUser": 0, "readOnlyRootFilesystem": true})
+}
+
+/// The file system of the node.
+pub(super) fn volume_of_the_node() -> Value {
+    json!({"name": "host", "hostPath": {"path": "/", "type": "Directory"}})
+}
+
+/// What the node unmounts later must not stay mounted here.
+pub(super) fn mount_of_the_node(path: &str) -> Value {
+    json!({"name": "host", "mountPath": path, "mountPropagation": "HostToContainer"})
+}
+
+/// Copies the payload out of its image into volume `payload`.
+pub(super) fn stage_payload(image: &str) -> Value {
+    json!({
+        "name": "payload",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/usr/bin/machine-config-daemon", "stage", "/payload", "/staged/payload"],
+        "resources": {"requests": {"cpu": "10m", "memory": "10Mi"}},
+        "securityContext": unprivileged_container(),
+        "volumeMounts": [{"name": "payload", "mountPath": "/staged"}],
     })
 }
 
@@ -88,18 +133,18 @@ pub(super) fn webhook_service() -> Value {
 
 pub(super) fn metrics_service() -> Value {
     let port = json!([{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"}]);
-    service("controller-manager-metrics", port)
+    service(METRICS_SERVICE, port)
 }
 
 fn service(name: &str, ports: Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels()},
         "spec": {"selector": labels(), "ports": ports},
     })
 }
 
-fn labels() -> Value {
+pub(super) fn labels() -> Value {
     json!({"control-plane": "controller-manager"})
 }

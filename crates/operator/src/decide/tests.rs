@@ -542,6 +542,26 @@ fn a_monitor_follows_its_image() {
     assert!(matches!(plan.writes.as_slice(), [Write::CreateScc(_), Write::ApplyMonitor(_)]), "policy first");
 }
 
+#[test]
+fn a_legacy_status_is_read_and_goes_on_as_the_present_form() {
+    let mut seen = installed();
+    let legacy = json!({"runtimeClass": "kata", "totalNodesCount": 2, "installationStatus": {"IsInProgress": "False",
+        "completed": {"completedNodesCount": 2, "completedNodesList": ["w0", "w1"]}}});
+    seen.configs[0].status = Some(serde_json::from_value(legacy).unwrap());
+    let plan = settle(&mut seen);
+    assert_eq!(state(&plan), "False//2/2");
+    assert_eq!(plan.status.runtime_classes, ["kata"]);
+    assert!(plan.status.conditions.iter().any(|condition| condition.type_ == "InProgress"), "{:?}", plan.status);
+}
+
+#[test]
+fn the_dashboard_is_copied_where_the_console_lacks_it() {
+    let mut seen = installed();
+    assert!(settle(&mut seen).writes.is_empty());
+    seen.dashboard_to_copy = true;
+    assert_eq!(decide(&seen, &Options::default()).remove(0).writes, [Write::CopyDashboard]);
+}
+
 /// Whatever is seen, decisions settle: what was decided twice from the same is the same.
 #[test]
 fn every_state_meets_every_event_and_settles() {
