@@ -1,13 +1,13 @@
 //! One question, one answer. Pods ask, and send what they like: whatever is no
 //! question is left alone.
 
-use std::str::FromStr;
+use std::{net::IpAddr, str::FromStr};
 
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, CNAME, PTR, SRV},
+        rdata::{A, AAAA, CNAME, PTR, SRV},
     },
 };
 
@@ -19,6 +19,15 @@ const KEEP: u32 = 5;
 /// that passes every network in one piece.
 const SHORTEST: u16 = 512;
 const LONGEST: u16 = 1232;
+
+/// How a question came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// In a datagram: the answer has to fit into one.
+    Udp,
+    /// In a stream: it may be as long as its length can say.
+    Tcp,
+}
 
 /// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub enum Reply {
 }
 
 /// Answers `question` from `zone`.
-pub fn answer(question: &[u8], zone: &Zone) -> Reply {
+pub fn answer(question: &[u8], zone: &Zone, over: Over) -> Reply {
     let Ok(asked) = Message::from_vec(question) else { return Reply::Nothing };
     let meta = &asked.metadata;
     let (MessageType::Query, OpCode::Query, [query]) = (meta.message_type, meta.op_code, &asked.queries[..]) else {
@@ -51,9 +60,17 @@ pub fn answer(question: &[u8], zone: &Zone) -> Reply {
     reply.add_query(query.clone());
     match found {
         None => reply.metadata.response_code = ResponseCode::NXDomain,
-        Some(entries) => drop(reply.add_answers(records(query, entries))),
+        Some(entries) => drop(reply.add_answers(records(query, &entries))),
     }
-    let longest = if asked.edns.is_some() { asked.max_payload().clamp(SHORTEST, LONGEST) } else { SHORTEST };
+    if asked.edns.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(LONGEST);
+        reply.set_edns(edns);
+    }
+    let longest = match over {
+        Over::Udp => asked.max_payload().clamp(SHORTEST, LONGEST),
+        Over::Tcp => u16::MAX,
+    };
     fit(reply, longest.into()).map_or(Reply::Nothing, Reply::Known)
 }
 
@@ -61,7 +78,8 @@ fn records(query: &Query, entries: &[Entry]) -> Vec<Record> {
     let wanted = query.query_type();
     let data = |entry: &Entry| {
         Some(match (entry, wanted) {
-            (Entry::Address(address), RecordType::A | RecordType::ANY) => RData::A(A(*address)),
+            (Entry::Address(IpAddr::V4(address)), RecordType::A | RecordType::ANY) => RData::A(A(*address)),
+            (Entry::Address(IpAddr::V6(address)), RecordType::AAAA | RecordType::ANY) => RData::AAAA(AAAA(*address)),
             (Entry::Alias(name), _) => RData::CNAME(CNAME(absolute(name)?)),
             (Entry::Port(port, at), RecordType::SRV | RecordType::ANY) => {
                 RData::SRV(SRV::new(0, 100, *port, absolute(at)?))
@@ -79,14 +97,29 @@ fn absolute(name: &str) -> Option<Name> {
     Some(name)
 }
 
-/// As many answers as fit: any endpoint will do.
+/// As many answers as fit, and a word that there are more: who wants them all asks
+/// again over TCP, for others any endpoint will do.
 fn fit(mut reply: Message, longest: usize) -> Option<Vec<u8>> {
-    loop {
-        let bytes = reply.to_vec().ok()?;
-        if bytes.len() <= longest || reply.answers.pop().is_none() {
-            return Some(bytes);
+    let whole = reply.to_vec().ok()?;
+    if whole.len() <= longest {
+        return Some(whole);
+    }
+    reply.metadata.truncation = true;
+    let all = std::mem::take(&mut reply.answers);
+    let mut first = |count: usize| {
+        reply.answers = all[..count].to_vec();
+        reply.to_vec().ok().filter(|bytes| bytes.len() <= longest)
+    };
+    let (mut fits, mut best) = (0, first(0)?);
+    let mut too_many = all.len();
+    while too_many - fits > 1 {
+        let count = fits.midpoint(too_many);
+        match first(count) {
+            Some(bytes) => (fits, best) = (count, bytes),
+            None => too_many = count,
         }
     }
+    Some(best)
 }
 
 #[cfg(test)]
@@ -113,12 +146,22 @@ mod tests {
     }
 
     fn ask(name: &str, kind: RecordType) -> Option<Message> {
+        ask_over(name, kind, Over::Udp, SHORTEST)
+    }
+
+    /// Asks, with room for `longest` bytes in the answer.
+    fn ask_over(name: &str, kind: RecordType, over: Over, longest: u16) -> Option<Message> {
         let mut message = Message::query();
         message.add_query(Query::query(Name::from_str(name).expect("name"), kind));
+        if longest > SHORTEST {
+            let mut edns = Edns::new();
+            edns.set_max_payload(longest);
+            message.set_edns(edns);
+        }
         let question = message.to_vec().expect("bytes");
-        match answer(&question, &zone()) {
+        match answer(&question, &zone(), over) {
             Reply::Known(bytes) => {
-                assert!(bytes.len() <= usize::from(SHORTEST));
+                assert!(over == Over::Tcp || bytes.len() <= usize::from(longest.min(LONGEST)));
                 let reply = Message::from_vec(&bytes).expect("an answer");
                 assert_eq!((reply.metadata.id, &reply.queries), (message.metadata.id, &message.queries));
                 Some(reply)
@@ -136,13 +179,29 @@ mod tests {
             ("_http._tcp.web.n.svc.cluster.local.", RecordType::SRV, "0 100 80 web.n.svc.cluster.local."),
             ("7.0.96.10.in-addr.arpa.", RecordType::PTR, "web.n.svc.cluster.local."),
             ("out.n.svc.cluster.local.", RecordType::A, "example.com."),
+            ("10-1-0-9.n.pod.cluster.local.", RecordType::A, "10.1.0.9"),
+            ("fd00--1.n.pod.cluster.local.", RecordType::AAAA, "fd00::1"),
         ] {
             let reply = ask(name, kind).expect("known");
             let data: Vec<String> = reply.answers.iter().map(|record| record.data.to_string()).collect();
             assert_eq!(data, [want], "{name}");
         }
-        let many = ask("many.n.svc.cluster.local.", RecordType::A).expect("known");
-        assert!(many.answers.len() > 20, "as many as fit: {}", many.answers.len());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_to_be_asked_again() {
+        let many = "many.n.svc.cluster.local.";
+        for (over, longest, least, most) in [
+            (Over::Udp, SHORTEST, 20, 30),
+            (Over::Udp, 4096, 45, 80),
+            (Over::Tcp, SHORTEST, 199, 199),
+            (Over::Tcp, 4096, 199, 199),
+        ] {
+            let reply = ask_over(many, RecordType::A, over, longest).expect("known");
+            let (count, edns) = (reply.answers.len(), longest > SHORTEST);
+            assert!((least..=most).contains(&count), "{over:?} {longest}: {count}");
+            assert_eq!((reply.metadata.truncation, reply.edns.is_some()), (over == Over::Udp, edns), "{over:?}");
+        }
     }
 
     #[test]
@@ -151,6 +210,9 @@ mod tests {
             ("web.n.svc.cluster.local.", RecordType::AAAA, Some(ResponseCode::NoError)),
             ("n.svc.cluster.local.", RecordType::A, Some(ResponseCode::NoError)),
             ("absent.n.svc.cluster.local.", RecordType::A, Some(ResponseCode::NXDomain)),
+            ("10-1-0-9.n.pod.cluster.local.", RecordType::AAAA, Some(ResponseCode::NoError)),
+            ("10-1-0.n.pod.cluster.local.", RecordType::A, Some(ResponseCode::NXDomain)),
+            ("n.pod.cluster.local.", RecordType::A, Some(ResponseCode::NoError)),
             ("example.com.svc.cluster.local.", RecordType::A, Some(ResponseCode::NXDomain)),
             ("example.com.", RecordType::A, None),
             ("1.2.3.4.in-addr.arpa.", RecordType::PTR, None),
@@ -166,7 +228,7 @@ mod tests {
         let answered = Message::response(1, OpCode::Query).to_vec().expect("bytes");
         let empty = Message::query().to_vec().expect("bytes");
         for bytes in [&b""[..], b"x", &[0xff; 600], &answered, &empty] {
-            assert_eq!(answer(bytes, &zone()), Reply::Nothing, "{bytes:?}");
+            assert_eq!(answer(bytes, &zone(), Over::Udp), Reply::Nothing, "{bytes:?}");
         }
     }
 }

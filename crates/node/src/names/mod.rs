@@ -1,44 +1,46 @@
-//! Cluster DNS: names of Services for pods, over UDP, on the address of each node.
+//! Cluster DNS: names of Services and pods, over UDP and TCP, on the address of each
+//! node.
 //!
 //! What is not of the cluster is asked of the machine's own resolvers and handed
 //! back as it comes. Only this process answers: while it does not run, pods find no
 //! names.
 
 mod answer;
+mod tcp;
+mod upstream;
 mod zone;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket as StdSocket},
-    os::fd::AsRawFd,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener as StdListener, UdpSocket as StdSocket},
+    os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
-    time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt::IpFreebind};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket,
+    sockopt::{IpFreebind, ReuseAddr},
+};
 use tokio::{
-    net::UdpSocket,
+    net::{TcpListener, UdpSocket},
     sync::{Semaphore, watch},
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::pod::host_resolvers;
-use answer::{Reply, answer};
+use answer::{Over, Reply, answer};
 pub use zone::{DOMAIN, Zone};
 
 const PORT: u16 = 53;
 /// Questions passed on at a time; more are dropped, and asked again.
 const MOST: usize = 256;
-/// How long a resolver of the machine may take; whoever asks gives up about then.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// Longer messages do not come over UDP.
+/// Longer questions do not come over UDP.
 const LARGEST: usize = 4096;
 
 /// Serves names on one address.
 #[derive(Debug)]
 pub struct Server {
-    socket: UdpSocket,
+    datagrams: UdpSocket,
+    streams: TcpListener,
 }
 
 impl Server {
@@ -52,103 +54,75 @@ impl Server {
     }
 
     fn bind_port(address: Ipv4Addr, port: u16) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let unbound = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-        setsockopt(&unbound, IpFreebind, &true)?;
-        let socket = StdSocket::from(unbound);
-        bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, port)))?;
-        Ok(Self { socket: UdpSocket::from_std(socket)? })
+        let datagrams = StdSocket::from(bound(SockType::Datagram, address, port)?);
+        // Where any port will do, it is one port for both.
+        let port = datagrams.local_addr()?.port();
+        let streams = bound(SockType::Stream, address, port)?;
+        listen(&streams, Backlog::MAXCONN)?;
+        Ok(Self {
+            datagrams: UdpSocket::from_std(datagrams)?,
+            streams: TcpListener::from_std(StdListener::from(streams))?,
+        })
     }
 
     /// Answers until `stop`.
     pub async fn run(self, zone: watch::Receiver<Arc<Zone>>, stop: CancellationToken) {
-        let socket = Arc::new(self.socket);
-        let places = Arc::new(Semaphore::new(MOST));
-        let mut question = [0; LARGEST];
-        loop {
-            let received = tokio::select! {
-                () = stop.cancelled() => return,
-                received = socket.recv_from(&mut question) => received, // cancel-safe
-            };
-            // An error is about an answer nobody waits for any more.
-            let Ok((length, from)) = received else { continue };
-            let question = &question[..length];
-            let zone = zone.borrow().clone();
-            match answer(question, &zone) {
-                Reply::Known(reply) => drop(socket.send_to(&reply, from).await),
-                Reply::Nothing => {}
-                Reply::Ask => {
-                    let Ok(place) = places.clone().try_acquire_owned() else { continue };
-                    let (socket, question) = (socket.clone(), question.to_vec());
-                    tokio::spawn(async move {
-                        if let Some(reply) = pass_on(&question, &upstreams()).await {
-                            drop(socket.send_to(&reply, from).await);
-                        }
-                        drop(place);
-                    });
-                }
-            }
-        }
+        tokio::join!(datagrams(self.datagrams, zone.clone(), stop.clone()), tcp::run(self.streams, zone, stop));
     }
 }
 
-/// Resolvers of the machine. They may change at any time, and the file is short.
-fn upstreams() -> Vec<SocketAddr> {
-    let text = host_resolvers();
-    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    servers.filter_map(|server| Some(SocketAddr::new(server.trim().parse::<IpAddr>().ok()?, PORT))).collect()
-}
-
-/// The first answer one of `servers` gives.
-async fn pass_on(question: &[u8], servers: &[SocketAddr]) -> Option<Vec<u8>> {
-    for server in servers {
-        if let Ok(Ok(reply)) = timeout(PATIENCE / servers.len() as u32, ask(question, *server)).await {
-            return Some(reply);
-        }
+/// A socket on an address that need not be there.
+fn bound(kind: SockType, address: Ipv4Addr, port: u16) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&socket, IpFreebind, &true)?;
+    if kind == SockType::Stream {
+        // Streams of an earlier server may linger; on datagrams it would let two have
+        // one port.
+        setsockopt(&socket, ReuseAddr, &true)?;
     }
-    None
+    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, port)))?;
+    Ok(socket)
 }
 
-async fn ask(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // A port of its own for each question, so that nobody guesses it.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    socket.send(question).await?;
-    let mut reply = vec![0; LARGEST];
+async fn datagrams(socket: UdpSocket, zone: watch::Receiver<Arc<Zone>>, stop: CancellationToken) {
+    let socket = Arc::new(socket);
+    let places = Arc::new(Semaphore::new(MOST));
+    let mut question = [0; LARGEST];
     loop {
-        let length = socket.recv(&mut reply).await?;
-        if length >= 2 && reply[..2] == question[..2] {
-            reply.truncate(length);
-            return Ok(reply);
+        let received = tokio::select! {
+            () = stop.cancelled() => return,
+            received = socket.recv_from(&mut question) => received, // cancel-safe
+        };
+        // An error is about an answer nobody waits for any more.
+        let Ok((length, from)) = received else { continue };
+        let question = &question[..length];
+        let zone = zone.borrow().clone();
+        match answer(question, &zone, Over::Udp) {
+            Reply::Known(reply) => drop(socket.send_to(&reply, from).await),
+            Reply::Nothing => {}
+            Reply::Ask => {
+                let Ok(place) = places.clone().try_acquire_owned() else { continue };
+                let (socket, question) = (socket.clone(), question.to_vec());
+                tokio::spawn(async move {
+                    if let Some(reply) = upstream::ask(&question, Over::Udp).await {
+                        drop(socket.send_to(&reply, from).await);
+                    }
+                    drop(place);
+                });
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use hickory_proto::{
+        op::{Message, Query},
+        rr::{Name, RecordType},
+    };
+    use tokio::net::TcpStream;
 
-    #[tokio::test]
-    async fn others_are_asked_in_turn() {
-        let silent = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
-        let other = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
-        let servers = [silent.local_addr().expect("address"), other.local_addr().expect("address")];
-        tokio::spawn(async move {
-            let mut question = [0; 16];
-            let (length, from) = other.recv_from(&mut question).await.expect("question");
-            assert_eq!(&question[..length], b"\x01\x02?");
-            other.send_to(b"\x09\x09forged", from).await.expect("send");
-            other.send_to(b"\x01\x02answer", from).await.expect("send");
-        });
-        // Nobody is there any more, which the kernel says at once.
-        drop(silent);
-        assert_eq!(pass_on(b"\x01\x02?", &servers).await.expect("an answer"), b"\x01\x02answer");
-        assert_eq!(pass_on(b"\x01\x02?", &[]).await, None);
-    }
+    use super::*;
 
     #[tokio::test]
     async fn an_address_that_is_not_there_yet_can_be_served() {
@@ -156,5 +130,35 @@ mod tests {
         let taken = StdSocket::bind("127.0.0.1:0").expect("bind");
         let port = taken.local_addr().expect("address").port();
         assert_eq!(Server::bind_port(Ipv4Addr::LOCALHOST, port).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn streams_and_datagrams_get_the_same_answers() {
+        let server = Server::bind_port(Ipv4Addr::LOCALHOST, 0).expect("bind");
+        let address = server.datagrams.local_addr().expect("address");
+        let (_names, zone) = watch::channel(Arc::default());
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(server.run(zone, stop.clone()));
+
+        let mut message = Message::query();
+        let name = Name::from_ascii("10-1-0-9.n.pod.cluster.local.").expect("name");
+        message.add_query(Query::query(name, RecordType::A));
+        let question = message.to_vec().expect("bytes");
+
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        socket.send_to(&question, address).await.expect("send");
+        let mut reply = [0; 512];
+        let length = socket.recv(&mut reply).await.expect("answer");
+
+        let mut stream = TcpStream::connect(address).await.expect("connect");
+        for _ in 0..2 {
+            tcp::write(&mut stream, &question).await.expect("question");
+            assert_eq!(tcp::read(&mut stream).await.expect("answer"), &reply[..length]);
+        }
+        // What is no question ends the stream.
+        tcp::write(&mut stream, b"x").await.expect("rubbish");
+        assert!(tcp::read(&mut stream).await.is_err());
+        stop.cancel();
+        served.await.expect("the server ends");
     }
 }

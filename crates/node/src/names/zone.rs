@@ -4,11 +4,13 @@
 //! <service>.<namespace>.svc.cluster.local                 its address, or its endpoints
 //! <host>.<service>.<namespace>.svc.cluster.local          one endpoint that has a name
 //! _<port>._<protocol>.<service>.<namespace>.svc.cluster.local    ports, as SRV
+//! <address with dashes>.<namespace>.pod.cluster.local     that address
 //! ```
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use k8s_openapi::api::{
@@ -25,7 +27,7 @@ pub const DOMAIN: &str = "cluster.local";
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Entry {
     /// An address.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// Another name for it.
     Alias(String),
     /// A port, and the name of where it is.
@@ -41,8 +43,9 @@ pub struct Zone(HashMap<String, Vec<Entry>>);
 impl Zone {
     /// What `name` stands for: nothing where it does not exist, and an empty list
     /// where only names below it do.
-    pub fn find(&self, name: &str) -> Option<&[Entry]> {
-        self.0.get(name).map(Vec::as_slice)
+    pub fn find(&self, name: &str) -> Option<Cow<'_, [Entry]>> {
+        let known = self.0.get(name).map(|entries| Cow::Borrowed(entries.as_slice()));
+        known.or_else(|| of_pod(name).map(Cow::Owned))
     }
 
     /// The names of `services` and of the endpoints in `slices`.
@@ -52,11 +55,27 @@ impl Zone {
     ) -> Self {
         let mut names = Names::default();
         names.add(format!("svc.{DOMAIN}"), None);
+        names.add(format!("pod.{DOMAIN}"), None);
         for service in services {
             let own = slices.clone().filter(|slice| belongs(slice, service));
             add(&mut names, service, own);
         }
         Self(names.0.into_iter().map(|(name, entries)| (name, sorted(entries))).collect())
+    }
+}
+
+/// A name that has its address in it. As with most clusters, whether a pod has that
+/// address is not asked.
+fn of_pod(name: &str) -> Option<Vec<Entry>> {
+    let above = name.strip_suffix(DOMAIN)?.strip_suffix(".pod.")?;
+    match above.split_once('.') {
+        None => Some(Vec::new()),
+        Some((address, namespace)) if !namespace.contains('.') => {
+            let v4 = address.replace('-', ".").parse().map(IpAddr::V4);
+            let address = v4.or_else(|_| address.replace('-', ":").parse().map(IpAddr::V6)).ok()?;
+            Some(vec![Entry::Address(address)])
+        }
+        Some(_) => None,
     }
 }
 
@@ -101,7 +120,7 @@ fn add<'a>(names: &mut Names, service: &Service, slices: impl Iterator<Item = &'
     names.add(full.clone(), None);
     let address = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).find_map(|address| address.parse().ok());
     if let Some(address) = address {
-        names.add(full.clone(), Some(Entry::Address(address)));
+        names.add(full.clone(), Some(Entry::Address(IpAddr::V4(address))));
         names.add(pointer(address), Some(Entry::Pointer(full.clone())));
         for port in spec.ports.iter().flatten() {
             let at = Entry::Port(u16::try_from(port.port).unwrap_or_default(), full.clone());
@@ -120,10 +139,10 @@ fn add<'a>(names: &mut Names, service: &Service, slices: impl Iterator<Item = &'
 /// An endpoint of a Service without an address of its own.
 fn add_endpoint(names: &mut Names, full: &str, slice: &EndpointSlice, endpoint: &Endpoint) {
     for address in endpoint.addresses.iter().filter_map(|address| address.parse::<Ipv4Addr>().ok()) {
-        names.add(full.to_owned(), Some(Entry::Address(address)));
+        names.add(full.to_owned(), Some(Entry::Address(IpAddr::V4(address))));
         let host = endpoint.hostname.clone().unwrap_or_else(|| address.to_string().replace('.', "-"));
         let host = format!("{host}.{full}");
-        names.add(host.clone(), Some(Entry::Address(address)));
+        names.add(host.clone(), Some(Entry::Address(IpAddr::V4(address))));
         names.add(pointer(address), Some(Entry::Pointer(host.clone())));
         for port in slice.ports.iter().flatten() {
             let Some(number) = port.port.and_then(|port| u16::try_from(port).ok()) else { continue };
@@ -170,6 +189,10 @@ mod tests {
 
     const FULL: &str = "web.shop.svc.cluster.local";
 
+    fn found(zone: &Zone, name: &str) -> Option<Vec<Entry>> {
+        zone.find(name).map(Cow::into_owned)
+    }
+
     fn address(text: &str) -> Entry {
         Entry::Address(text.parse().expect("address"))
     }
@@ -177,16 +200,33 @@ mod tests {
     #[test]
     fn services_and_what_lies_between_have_names() {
         let zone = zone(json!({"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}));
-        assert_eq!(zone.find(FULL), Some(&[address("10.96.0.7")][..]));
+        assert_eq!(found(&zone, FULL), Some(vec![address("10.96.0.7")]));
         let port = Entry::Port(80, FULL.into());
-        assert_eq!(zone.find(&format!("_http._tcp.{FULL}")), Some(&[port][..]));
-        assert_eq!(zone.find("7.0.96.10.in-addr.arpa"), Some(&[Entry::Pointer(FULL.into())][..]));
+        assert_eq!(found(&zone, &format!("_http._tcp.{FULL}")), Some(vec![port]));
+        assert_eq!(found(&zone, "7.0.96.10.in-addr.arpa"), Some(vec![Entry::Pointer(FULL.into())]));
         for between in ["shop.svc.cluster.local", "svc.cluster.local", DOMAIN] {
-            assert_eq!(zone.find(between), Some(&[][..]), "{between}");
+            assert_eq!(found(&zone, between), Some(vec![]), "{between}");
         }
         for absent in ["local", "other.shop.svc.cluster.local", "web-0.web.shop.svc.cluster.local", "in-addr.arpa"] {
-            assert_eq!(zone.find(absent), None, "{absent}");
+            assert_eq!(found(&zone, absent), None, "{absent}");
         }
+    }
+
+    #[test]
+    fn names_of_pods_are_their_addresses() {
+        let zone = Zone::of([].iter(), [].iter());
+        for (name, want) in [
+            ("10-1-0-2.shop.pod", Some(vec![address("10.1.0.2")])),
+            ("fd00--1.shop.pod", Some(vec![address("fd00::1")])),
+            ("shop.pod", Some(vec![])),
+            ("pod", Some(vec![])),
+            ("10-1-0-256.shop.pod", None),
+            ("10-1-0-2.more.shop.pod", None),
+            ("10-1-0-2.shop", None),
+        ] {
+            assert_eq!(found(&zone, &format!("{name}.{DOMAIN}")), want, "{name}");
+        }
+        assert_eq!(found(&zone, "10-1-0-2.shop.pod"), None);
     }
 
     #[test]
@@ -194,13 +234,13 @@ mod tests {
         let headless = json!({"clusterIP": "None"});
         let host = format!("web-0.{FULL}");
         let ready = zone(headless.clone());
-        assert_eq!(ready.find(FULL), Some(&[address("10.1.0.1")][..]));
-        assert_eq!(ready.find(&host), Some(&[address("10.1.0.1")][..]));
-        assert_eq!(ready.find(&format!("_http._tcp.{FULL}")), Some(&[Entry::Port(8080, host)][..]));
+        assert_eq!(found(&ready, FULL), Some(vec![address("10.1.0.1")]));
+        assert_eq!(found(&ready, &host), Some(vec![address("10.1.0.1")]));
+        assert_eq!(found(&ready, &format!("_http._tcp.{FULL}")), Some(vec![Entry::Port(8080, host)]));
         let all = zone(json!({"clusterIP": "None", "publishNotReadyAddresses": true}));
-        assert_eq!(all.find(FULL).expect("name").len(), 2);
-        assert_eq!(all.find(&format!("10-1-0-2.{FULL}")), Some(&[address("10.1.0.2")][..]));
+        assert_eq!(found(&all, FULL).expect("name").len(), 2);
+        assert_eq!(found(&all, &format!("10-1-0-2.{FULL}")), Some(vec![address("10.1.0.2")]));
         let outside = zone(json!({"type": "ExternalName", "externalName": "Example.com."}));
-        assert_eq!(outside.find(FULL), Some(&[Entry::Alias("example.com".into())][..]));
+        assert_eq!(found(&outside, FULL), Some(vec![Entry::Alias("example.com".into())]));
     }
 }

@@ -72,8 +72,11 @@ pub fn hosts(pod: &Pod, addresses: &[IpAddr]) -> String {
         "# Written by osc.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
          fe00::0\tip6-localnet\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
+    // The first name is the full one: what `hostname -f` prints.
+    let short = pod.hostname.split('.').next().unwrap_or_default();
+    let names: Vec<&str> = pod.full_hostname.as_deref().into_iter().chain([short]).collect();
     for address in addresses {
-        let _ = writeln!(text, "{address}\t{}", pod.hostname); // writing to a string succeeds
+        let _ = writeln!(text, "{address}\t{}", names.join("\t")); // writing to a string succeeds
     }
     for (address, names) in &pod.host_aliases {
         let _ = writeln!(text, "{address}\t{}", names.join("\t"));

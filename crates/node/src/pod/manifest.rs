@@ -118,6 +118,8 @@ fn understand(given: &Value, problems: &mut Problems) -> Option<Pod> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn paths(text: &str) -> Vec<String> {
@@ -147,6 +149,26 @@ mod tests {
             ("apiVersion: v1\nkind: Pod\nspec: 3\n", "pod"),
         ] {
             assert_eq!(paths(text), [path], "{text}");
+        }
+    }
+
+    #[test]
+    fn pods_of_a_subdomain_have_a_full_name() {
+        let sub = "s".repeat(40);
+        for (spec, want) in [
+            (json!({}), Ok(("web-0", None))),
+            (json!({"subdomain": "web"}), Ok(("web-0", Some("web-0.web.shop.svc.cluster.local")))),
+            (
+                json!({"subdomain": "web", "hostname": "h", "setHostnameAsFQDN": true}),
+                Ok(("h.web.shop.svc.cluster.local", Some("h.web.shop.svc.cluster.local"))),
+            ),
+            (json!({"subdomain": sub, "setHostnameAsFQDN": true}), Err("spec.setHostnameAsFQDN")),
+        ] {
+            let mut pod = json!({"metadata": {"name": "web-0", "namespace": "shop", "uid": "u"}, "spec": spec.clone()});
+            pod["spec"]["containers"] = json!([{"name": "c", "image": "i"}]);
+            let got = Manifest::of_cluster(pod);
+            let got = got.as_ref().map(|m| (m.pod.hostname.as_str(), m.pod.full_hostname.as_deref()));
+            assert_eq!(got.map_err(|error| error.problems[0].path.as_str()), want, "{spec}");
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Pod {
     pub active_deadline: Option<Duration>,
     /// Host name inside.
     pub hostname: String,
+    /// Its name in the cluster's DNS, where a Service may give it one.
+    pub full_hostname: Option<String>,
     /// Whether the pod uses the network of the host.
     pub host_network: bool,
     /// Whether the pod sees the processes of the host.

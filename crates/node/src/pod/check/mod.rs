@@ -17,9 +17,12 @@ use super::{
     problem::Problems,
     quantity,
 };
+use crate::names::DOMAIN;
 
 /// Grace of pods that say nothing, as in Kubernetes.
 const GRACE: i64 = 30;
+/// Longest host name the kernel takes.
+const MAX_HOSTNAME: usize = 64;
 
 /// Checks a pod. `None`, with at least one problem, where nothing can be made of it.
 pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
@@ -37,6 +40,8 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
     let hostname = spec.hostname.clone().unwrap_or_else(|| default_hostname(&name));
     let usable = spec.hostname.is_none() || is_label(&hostname);
     problems.unless(usable, "spec.hostname", format!("{hostname:?} is not a DNS label"));
+    let full_hostname = full_hostname(spec, &hostname, &namespace, problems);
+    let named = full_hostname.clone().filter(|_| spec.set_hostname_as_fqdn.unwrap_or(false));
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let volumes = volume::volumes(given, &uid, problems);
     let facts = container::PodFacts { meta, spec, uid: &uid, security: &pod_security, volumes: &volumes };
@@ -55,7 +60,8 @@ pub(super) fn pod(given: &core::Pod, problems: &mut Problems) -> Option<Pod> {
         active_deadline: spec
             .active_deadline_seconds
             .map(|given| seconds("spec.activeDeadlineSeconds", Some(given), 0, problems)),
-        hostname,
+        hostname: named.unwrap_or(hostname),
+        full_hostname,
         host_network: spec.host_network.unwrap_or(false),
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
@@ -88,6 +94,16 @@ fn derive_uid(namespace: &str, name: &str) -> String {
 fn default_hostname(name: &str) -> String {
     let cut: String = name.chars().take(63).map(|c| if c == '.' { '-' } else { c }).collect();
     cut.trim_end_matches('-').to_owned()
+}
+
+/// The name that a headless Service of the name of the subdomain gives a pod.
+fn full_hostname(spec: &core::PodSpec, hostname: &str, namespace: &str, problems: &mut Problems) -> Option<String> {
+    let subdomain = spec.subdomain.as_ref().filter(|name| problems.in_cluster && !name.is_empty())?;
+    let full = format!("{hostname}.{subdomain}.{namespace}.svc.{DOMAIN}");
+    let fits = full.len() <= MAX_HOSTNAME || !spec.set_hostname_as_fqdn.unwrap_or(false);
+    let text = format!("{full:?} is longer than the {MAX_HOSTNAME} characters a host name may have");
+    problems.unless(fits, "spec.setHostnameAsFQDN", text);
+    Some(full)
 }
 
 fn seconds(path: &str, given: Option<i64>, default: i64, problems: &mut Problems) -> Duration {
