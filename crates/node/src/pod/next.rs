@@ -4,8 +4,8 @@
 //! ```text
 //! no sandbox ──► MakeSandbox ──► init containers one by one, sidecars stay
 //!                                   │
-//! sandbox died ◄── Remake ──┐       ▼
-//!                           └── containers ──► all ended for good ──► Done
+//! StopSandbox, back-off, ◄──┐       ▼
+//! RemoveSandbox        died └── containers ──► all ended for good ──► Done
 //! ```
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -113,6 +113,8 @@ pub enum State {
 pub enum Action {
     /// Make the sandbox.
     MakeSandbox,
+    /// Stop a dead sandbox: the engine takes some of its containers for running.
+    StopSandbox(String),
     /// Remove a dead sandbox, so that a new one can be made.
     RemoveSandbox(String),
     /// Make and start the next attempt of a container.
@@ -271,6 +273,10 @@ fn dead(pod: &Pod, seen: &Seen, id: &str) -> Action {
     if seen.containers.is_empty() {
         return Action::RemoveSandbox(id.to_owned()); // it never did anything
     }
+    if seen.containers.values().any(|attempt| attempt.state == State::Running) {
+        // When and how they ended is known only then.
+        return Action::StopSandbox(id.to_owned());
+    }
     let codes: Vec<Option<i32>> = pod
         .containers
         .iter()
@@ -284,8 +290,19 @@ fn dead(pod: &Pod, seen: &Seen, id: &str) -> Action {
         Restart::Never if succeeded => Action::Done(Phase::Succeeded),
         Restart::Never => Action::Done(Phase::Failed),
         Restart::OnFailure if succeeded => Action::Done(Phase::Succeeded),
-        Restart::OnFailure | Restart::Always => Action::RemoveSandbox(id.to_owned()),
+        Restart::OnFailure | Restart::Always => match soonest(pod, seen) {
+            Duration::ZERO => Action::RemoveSandbox(id.to_owned()),
+            delay => Action::Wait(Some(delay)),
+        },
     }
+}
+
+/// When the first container is to be started again: a machine that dies over and over
+/// is not made anew before that.
+fn soonest(pod: &Pod, seen: &Seen) -> Duration {
+    let containers = pod.init.iter().chain(&pod.containers);
+    let pauses = containers.filter_map(|c| pause(policy(pod, c), seen.containers.get(&c.name)?));
+    pauses.min().unwrap_or_default()
 }
 
 fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
@@ -385,6 +402,10 @@ mod tests {
             ("Never", vec![("a", 0, ended(0)), ("b", 0, ended(0))], Action::Done(Phase::Succeeded)),
             ("OnFailure", vec![("a", 0, ended(0)), ("b", 0, ended(255))], Action::RemoveSandbox("s".into())),
             ("Always", vec![("a", 0, ended(0)), ("b", 0, ended(0))], Action::RemoveSandbox("s".into())),
+            ("Always", vec![("a", 0, ended(255)), ("b", 0, State::Running)], Action::StopSandbox("s".into())),
+            ("Always", vec![("a", 1, ended(255)), ("b", 0, ended(255))], Action::RemoveSandbox("s".into())),
+            ("Always", vec![("a", 1, ended(255)), ("b", 2, ended(255))], Action::Wait(Some(Duration::from_secs(9)))),
+            ("OnFailure", vec![("a", 0, ended(0)), ("b", 2, ended(1))], Action::Wait(Some(Duration::from_secs(19)))),
         ] {
             assert_eq!(next(&pod(policy, ""), &dead(&states)), want, "{policy} {states:?}");
         }
