@@ -1,9 +1,10 @@
 //! Making the sandbox and its containers.
 
-use std::{fs, net::IpAddr, os::unix::fs::PermissionsExt, time::Instant};
+use std::{collections::HashSet, fs, net::IpAddr, os::unix::fs::PermissionsExt, time::Instant};
 
 use k8s_cri::v1::Mount;
 use osc_agent_protocol::kind::chain;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Event, Held, Note, Supervisor, membership::about};
 use crate::pod::{
@@ -24,6 +25,7 @@ impl Supervisor {
         let (pod, place) = (&self.pod, &self.place);
         cgroup::make(&place.cgroup, &resources::cgroup(pod, &place.handler)).map_err(io("limit", &place.cgroup))?;
         self.prepare_volumes().await?;
+        self.fetch_ahead();
         let (pod, place) = (&self.pod, &self.place);
         fs::create_dir_all(&place.logs).map_err(io("create", &place.logs))?;
         let config = config::sandbox(pod, place, 0, self.name_server());
@@ -84,23 +86,57 @@ impl Supervisor {
         Ok((id, attempt))
     }
 
-    async fn ensure_image(&self, container: &Container, again: bool) -> Result<(), PodError> {
+    async fn ensure_image(&mut self, container: &Container, again: bool) -> Result<(), PodError> {
         // Without a cluster, images were there when the pod was admitted; one may
         // have been deleted since.
         if self.membership.is_none() && !again {
             return Ok(());
         }
-        let begun = Instant::now();
-        let image = &container.image;
-        let mut tell = |fetch| {
-            let (reason, message) = match fetch {
-                Fetch::Begun => ("Pulling", format!("Pulling image {image:?}")),
-                Fetch::Done => ("Pulled", format!("Successfully pulled image {image:?} in {:.1?}", begun.elapsed())),
-                Fetch::Needless => ("Pulled", format!("Container image {image:?} already present on machine")),
+        if let Some(fetching) = self.fetching.remove(&container.name)
+            && let Ok(fetched) = fetching.await
+        {
+            return fetched;
+        }
+        self.fetch(container).await
+    }
+
+    /// Begins to fetch images while the sandbox is being made.
+    fn fetch_ahead(&mut self) {
+        if self.membership.is_none() {
+            return;
+        }
+        let mut images = HashSet::new();
+        for container in self.pod.init.iter().chain(&self.pod.containers) {
+            // What the first brings, the others find.
+            if images.insert(&container.image) && !self.fetching.contains_key(&container.name) {
+                let task = tokio::spawn(self.fetch(container));
+                self.fetching.insert(container.name.clone(), AbortOnDropHandle::new(task));
+            }
+        }
+    }
+
+    /// Sees to it that the image of a container is here, and tells what is done for it.
+    fn fetch(&self, container: &Container) -> impl Future<Output = Result<(), PodError>> + Send + use<> {
+        let (client, pod, container) = (self.client.clone(), self.pod.clone(), container.clone());
+        let (cluster, journal) =
+            (self.cluster(), self.membership.as_ref().map(|membership| membership.journal.clone()));
+        async move {
+            let begun = Instant::now();
+            let image = &container.image;
+            let mut tell = |fetch| {
+                let (reason, message) = match fetch {
+                    Fetch::Begun => ("Pulling", format!("Pulling image {image:?}")),
+                    Fetch::Done => {
+                        ("Pulled", format!("Successfully pulled image {image:?} in {:.1?}", begun.elapsed()))
+                    }
+                    Fetch::Needless => ("Pulled", format!("Container image {image:?} already present on machine")),
+                };
+                if let Some(journal) = &journal {
+                    journal(Note { container: about(&pod, &container), warning: false, reason, message });
+                }
             };
-            self.note_about(container, false, reason, message);
-        };
-        images::ensure_one(&self.client, &self.pod, container, self.cluster().as_deref(), &mut tell).await
+            images::ensure_one(&client, &pod, &container, cluster.as_deref(), &mut tell).await
+        }
     }
 
     async fn surroundings(

@@ -8,6 +8,7 @@ use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc, time::Dur
 
 use osc_agent_protocol::kind::chain;
 use tokio::{sync::Notify, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     cluster::Cluster,
@@ -86,6 +87,8 @@ pub struct Supervisor {
     addresses: Option<(String, Vec<IpAddr>)>,
     claims: Option<Claims>,
     held: HashMap<String, Held>,
+    /// Images on their way, by the container that waits for one.
+    fetching: HashMap<String, AbortOnDropHandle<Result<(), PodError>>>,
     prober: Prober,
     membership: Option<Membership>,
     refreshed: Instant,
@@ -121,6 +124,7 @@ impl Supervisor {
             addresses: None,
             claims: None,
             held: HashMap::new(),
+            fetching: HashMap::new(),
             prober,
             membership,
             refreshed: Instant::now(),
@@ -199,6 +203,7 @@ impl Supervisor {
         }
         match next(&self.pod, &self.last) {
             Action::MakeSandbox => self.make_sandbox().await?,
+            Action::StopSandbox(id) => self.client.stop_sandbox(&id).await?,
             Action::RemoveSandbox(id) => {
                 if !started {
                     // Not this supervisor's: a pod found dead after a reboot, say.
