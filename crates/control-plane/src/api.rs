@@ -25,7 +25,7 @@ use crate::{
     admission::Chain,
     call::Call,
     config::Config,
-    handlers,
+    handlers::{self, Outlines},
     load::Load,
     metrics::{Asked, Metrics},
     paths,
@@ -74,6 +74,8 @@ pub(crate) struct Api {
     pub admission: Chain,
     pub nodes: Nodes,
     pub load: Load,
+    /// Of the newest changes, for watches with selectors.
+    pub outlines: Outlines,
     pub metrics: Metrics,
     /// Fires when the server stops: watches and streams end.
     pub stop: CancellationToken,

@@ -25,6 +25,7 @@ use crate::{
     bootstrap,
     config::Config,
     crds,
+    handlers::Outlines,
     load::Load,
     metrics::Metrics,
     quota,
@@ -192,6 +193,7 @@ fn api(mut config: Config, store: Store, signer: Signer) -> Api {
     Api {
         load: Load::new(config.limits),
         metrics: Metrics::default(),
+        outlines: Outlines::default(),
         config,
         catalog,
         authenticator: Authenticator { signer, fixed, audiences },

@@ -29,6 +29,10 @@ struct Row(&'static str, &'static str, Scope, Verbs, &'static [&'static str], &'
 const ALL: &[&str] = &["all"];
 const EXTENSIONS: &[&str] = &["api-extensions"];
 
+/// The same in both versions.
+const AUTOSCALERS: &[Row] =
+    &[Row("horizontalpodautoscalers", "HorizontalPodAutoscaler", Namespaced, Verbs::Stored, &["hpa"], ALL, "status")];
+
 /// Group, version and the resources in it.
 const GROUPS: &[(&str, &str, &[Row])] = &[
     (
@@ -136,32 +140,8 @@ const GROUPS: &[(&str, &str, &[Row])] = &[
             Row("subjectaccessreviews", "SubjectAccessReview", Cluster, Verbs::Create, &[], &[], ""),
         ],
     ),
-    (
-        "autoscaling",
-        "v2",
-        &[Row(
-            "horizontalpodautoscalers",
-            "HorizontalPodAutoscaler",
-            Namespaced,
-            Verbs::Stored,
-            &["hpa"],
-            ALL,
-            "status",
-        )],
-    ),
-    (
-        "autoscaling",
-        "v1",
-        &[Row(
-            "horizontalpodautoscalers",
-            "HorizontalPodAutoscaler",
-            Namespaced,
-            Verbs::Stored,
-            &["hpa"],
-            ALL,
-            "status",
-        )],
-    ),
+    ("autoscaling", "v2", AUTOSCALERS),
+    ("autoscaling", "v1", AUTOSCALERS),
     (
         "batch",
         "v1",

@@ -1,6 +1,6 @@
 //! Field selectors (`status.phase=Running`); each kind has a short list of fields that may be asked.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Resource, Status, status::quote};
 
@@ -51,6 +51,21 @@ const FIELDS: &[(&str, &str, &[&str])] = &[
     ("apps", "replicasets", &["status.replicas"]),
     ("batch", "jobs", &["status.successful"]),
 ];
+
+/// What selectors can ask of `object`, a stored object of `resource`, and nothing else
+/// of it: selectors judge both alike.
+pub fn outline(resource: &Resource, object: &Value) -> Value {
+    let mut outline = json!({"metadata": {"labels": object["metadata"]["labels"]}});
+    for label in COMMON.iter().chain(further(resource)) {
+        let keys: Vec<&str> = path(label).split('.').collect();
+        let value = keys.iter().fold(object, |value, key| &value[key]);
+        if matches!(value, Value::String(_) | Value::Bool(_) | Value::Number(_)) {
+            // What is not there yet becomes an object on the way.
+            *keys.iter().fold(&mut outline, |place, key| &mut place[key]) = value.clone();
+        }
+    }
+    outline
+}
 
 /// All of its requirements must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,19 +121,31 @@ impl FieldSelector {
 }
 
 fn known(resource: &Resource, field: &str) -> bool {
+    COMMON.contains(&field) || further(resource).contains(&field)
+}
+
+/// Fields of a kind besides the common ones.
+fn further(resource: &Resource) -> &'static [&'static str] {
+    if resource.is_custom() {
+        return &[];
+    }
     let group = if resource.plural == "events" { "" } else { resource.group.as_str() };
-    let further = FIELDS.iter().find(|(g, plural, _)| *g == group && *plural == resource.plural);
-    COMMON.contains(&field) || (!resource.is_custom() && further.is_some_and(|(_, _, fields)| fields.contains(&field)))
+    let found = FIELDS.iter().find(|(g, plural, _)| *g == group && *plural == resource.plural);
+    found.map_or(&[], |(_, _, fields)| fields)
+}
+
+/// Where the field with a label is.
+fn path(label: &str) -> &str {
+    match label {
+        "source" => "source.component",
+        "status.successful" => "status.succeeded",
+        label => label,
+    }
 }
 
 /// The text of a field; what is missing is empty, or what it means when missing.
 fn field(object: &Value, label: &str) -> String {
-    let path = match label {
-        "source" => "source.component",
-        "status.successful" => "status.succeeded",
-        label => label,
-    };
-    let value = path.split('.').fold(object, |value, key| &value[key]);
+    let value = path(label).split('.').fold(object, |value, key| &value[key]);
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(flag) => flag.to_string(),
@@ -175,8 +202,6 @@ fn unescape(value: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::builtin;
 
@@ -198,10 +223,33 @@ mod tests {
             ("spec.hostNetwork=false", true),
         ];
         for (text, want) in rows {
-            assert_eq!(FieldSelector::parse(pods, text).map(|selector| selector.matches(&pod)), Ok(want), "{text}");
+            let selector = FieldSelector::parse(pods, text).expect(text);
+            assert_eq!((selector.matches(&pod), selector.matches(&outline(pods, &pod))), (want, want), "{text}");
         }
         let one = FieldSelector::parse(pods, "metadata.name=a").expect("a selector");
         assert_eq!(one.name(), Some("a"));
+    }
+
+    #[test]
+    fn an_outline_is_what_selectors_can_ask() {
+        let event = json!({
+            "metadata": {"name": "e", "labels": {"a": "b"}, "annotations": {"long": "text"}},
+            "source": {"component": "c", "host": "h"},
+            "involvedObject": {"name": "p"},
+            "message": "long text",
+        });
+        let events = builtin().find("", "v1", "events").expect("a built-in");
+        let want = json!({
+            "metadata": {"name": "e", "labels": {"a": "b"}},
+            "source": {"component": "c"},
+            "involvedObject": {"name": "p"},
+        });
+        assert_eq!(outline(events, &event), want);
+        // What is not as its kind has it selects like the object itself.
+        for strange in [json!(7), json!({"metadata": "m", "source": "s"}), json!({"metadata": {"name": {}}})] {
+            let selector = FieldSelector::parse(events, "metadata.name!=e,source!=x").expect("a selector");
+            assert_eq!(selector.matches(&outline(events, &strange)), selector.matches(&strange), "{strange}");
+        }
     }
 
     #[test]

@@ -228,6 +228,11 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
 mod tests {
     use super::*;
 
+    /// The cells of a built-in object in one line.
+    pub(super) fn row(group: &str, plural: &str, object: Value) -> String {
+        cells(group, plural, &object).into_iter().map(|(_, cell)| cell).collect::<Vec<_>>().join("|")
+    }
+
     /// Cells of a built-in object, by column name.
     pub(super) fn cells(group: &str, plural: &str, object: &Value) -> Vec<(String, String)> {
         let resource = crate::builtin().iter().find(|resource| resource.is(group, plural)).expect("a built-in");

@@ -209,11 +209,7 @@ fn targets(object: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::cells;
-
-    fn row(group: &str, plural: &str, object: serde_json::Value) -> String {
-        cells(group, plural, &object).into_iter().map(|(_, cell)| cell).collect::<Vec<_>>().join("|")
-    }
+    use super::super::tests::row;
 
     #[test]
     fn rows_read_like_those_of_kubernetes() {

@@ -5,6 +5,7 @@ mod change;
 mod collection;
 mod eviction;
 mod list;
+mod outlines;
 mod read;
 mod reviews;
 mod scale;
@@ -17,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use osc_api::status::Status;
 
 use crate::{call::Call, request::Verb, response::Body, streams};
+pub(crate) use outlines::Outlines;
 
 /// Finds the handler of a call and runs it.
 pub(crate) async fn dispatch(

@@ -259,13 +259,14 @@ impl Follow {
     /// What a change means to this client: selectors make objects appear and
     /// disappear that merely changed.
     fn event(&mut self, event: &Event) -> Result<Vec<u8>, Status> {
-        let all = self.selection.is_everything();
-        let wants = |bytes: &[u8]| -> Result<bool, Status> { Ok(all || self.selection.matches(&json_of(bytes)?)) };
-        let before = match &event.previous {
-            Some(previous) => wants(previous)?,
-            None => false,
+        let (existed, exists) = (event.previous.is_some(), event.kind == EventKind::Put);
+        let (before, now) = if self.selection.is_everything() {
+            (existed, exists)
+        } else {
+            let outlines = self.api.outlines.of(event, &self.served)?;
+            let wanted = |outline: &Option<Value>| outline.as_ref().is_some_and(|o| self.selection.matches(o));
+            (wanted(&outlines.before), wanted(&outlines.now))
         };
-        let now = event.kind == EventKind::Put && wants(&event.value)?;
         let Some(kind) = transition(before, now) else { return Ok(Vec::new()) };
         if kind == "DELETED" && event.kind == EventKind::Put {
             // It only left the selection: the last state in it, at the version of the change.
@@ -326,7 +327,7 @@ fn transition(before: bool, now: bool) -> Option<&'static str> {
     }
 }
 
-fn json_of(bytes: &[u8]) -> Result<Value, Status> {
+pub(super) fn json_of(bytes: &[u8]) -> Result<Value, Status> {
     serde_json::from_slice(bytes).map_err(|_| Status::internal("a stored object cannot be read"))
 }
 
