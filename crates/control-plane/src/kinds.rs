@@ -9,6 +9,27 @@ use crate::{api::Api, crds, resources::Served, services};
 /// Grace period of pods that name none, in seconds.
 const POD_GRACE: i64 = 30;
 
+/// Kinds that are stored and checked, and that nothing here acts on: group, plural, what
+/// their makers are told.
+const IDLE: &[(&str, &str, &str)] = &[
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        "this cluster has no metrics: the autoscaler is stored, but it does not scale anything",
+    ),
+    (
+        "networking.k8s.io",
+        "networkpolicies",
+        "this cluster does not enforce network policies: it is stored, but it does not keep anybody out",
+    ),
+];
+
+/// What the makers of objects of some kinds should know.
+pub(crate) fn warning(resource: &Resource) -> Option<String> {
+    let idle = IDLE.iter().find(|(group, plural, _)| resource.is(group, plural));
+    idle.map(|(_, _, warning)| (*warning).to_owned())
+}
+
 /// What the server adds to new objects of some kinds.
 pub(crate) async fn before_create(api: &Api, served: &Served, object: &mut Value) -> Result<(), Status> {
     let resource = &served.resource;

@@ -20,6 +20,7 @@ mod config;
 mod crds;
 mod discovery;
 mod handlers;
+mod health;
 mod kinds;
 mod load;
 mod metrics;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     api::Api,
-    discovery, metrics, openapi,
+    discovery, health, metrics, openapi,
     request::{Accept, Path, Query},
     response::{self, Body},
 };
@@ -31,8 +31,6 @@ pub(crate) fn answer(api: &Arc<Api>, parts: &Parts, path: &Path, query: &Query) 
                 parts,
                 &json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
             ),
-            "/healthz" | "/livez" => Ok(response::text(StatusCode::OK, "ok")),
-            "/readyz" => Ok(ready(api)),
             "/metrics" => Ok(response::bytes(StatusCode::OK, "text/plain; version=0.0.4", metrics::text(api))),
             "/version" => plain(parts, &version()),
             "/openapi/v2" => openapi::second(&snapshot, &parts.headers),
@@ -41,7 +39,7 @@ pub(crate) fn answer(api: &Arc<Api>, parts: &Parts, path: &Path, query: &Query) 
             "/openid/v1/jwks" => plain(parts, &api.authenticator.signer.key_set()),
             other => match other.strip_prefix("/openapi/v3/") {
                 Some(group_version) => openapi::document(&snapshot, group_version, query),
-                None => Err(Status::unknown_path()),
+                None => health::answer(api, other, query).unwrap_or_else(|| Err(Status::unknown_path())),
             },
         },
         Path::Resource(_) => Err(Status::unknown_path()),
@@ -51,17 +49,6 @@ pub(crate) fn answer(api: &Arc<Api>, parts: &Parts, path: &Path, query: &Query) 
 fn plain(parts: &Parts, value: &serde_json::Value) -> Result<Response<Body>, Status> {
     let accept = Accept::negotiate(&parts.headers).ok_or_else(|| Status::not_acceptable(&["application/json"]))?;
     Ok(response::value(StatusCode::OK, accept.wire, value))
-}
-
-/// Ready is who can read his store and is not about to stop.
-fn ready(api: &Api) -> Response<Body> {
-    if api.stop.is_cancelled() {
-        response::text(StatusCode::INTERNAL_SERVER_ERROR, "shutting down")
-    } else if api.store.revision().is_err() {
-        response::text(StatusCode::INTERNAL_SERVER_ERROR, "the store does not answer")
-    } else {
-        response::text(StatusCode::OK, "ok")
-    }
 }
 
 fn version() -> serde_json::Value {

@@ -19,6 +19,7 @@ pub(crate) async fn create(intent: &Intent<'_>, mut object: Value) -> Result<Val
     if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
+    (intent.warn)(kinds::warning(&intent.served.resource).into_iter().collect());
     let generated = name(&mut object)?;
     for attempt in 1..=NAMES_TRIED {
         match once(intent, object.clone()).await {
