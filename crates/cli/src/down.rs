@@ -7,7 +7,12 @@ use osc_node::{
     pod::{PodError, Pods, Record},
 };
 
-use crate::{Context, Failure, cluster, node, output, progress::Progress};
+use crate::{
+    Context, Failure,
+    cluster::stop::{Stopped, stop},
+    node, output,
+    progress::Progress,
+};
 
 /// Arguments of `osc down`.
 #[derive(Debug, Args)]
@@ -53,16 +58,28 @@ impl Down {
 async fn everything(context: &Context, purge: bool) -> Result<u8, Failure> {
     let progress = Progress::new();
     // Each part is taken down, whatever became of the one before.
-    let cluster = cluster::stop::stop(context, purge, &progress).await;
+    let cluster = stop(context, purge, &progress).await;
     let count = pods_and_engine(context, purge, &progress).await;
     drop(progress);
-    let nodes = match cluster? {
-        0 => String::new(),
-        1 => "cluster of 1 node stopped, ".to_owned(),
-        count => format!("cluster of {count} nodes stopped, "),
-    };
-    output::line(format_args!("{nodes}{} pods deleted, engine stopped, nothing left", count?))?;
+    output::line(outcome(cluster?, count?))?;
     Ok(0)
+}
+
+/// What has been done, in one line. Pods of a cluster are stopped, not deleted: their
+/// objects stay.
+fn outcome(cluster: Stopped, deleted: usize) -> String {
+    let mut parts = Vec::new();
+    if cluster.nodes > 0 {
+        parts.push(format!("cluster of {} stopped with {}", of(cluster.nodes, "node"), of(cluster.pods, "pod")));
+    }
+    if cluster.nodes == 0 || deleted > 0 {
+        parts.push(format!("{} deleted", of(deleted, "pod")));
+    }
+    format!("{}, engine stopped, nothing left", parts.join(", "))
+}
+
+fn of(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// What `osc run` started. The number of pods.
@@ -90,4 +107,22 @@ async fn pods_and_engine(context: &Context, purge: bool, progress: &Progress) ->
 async fn delete(pods: &Pods, records: &[Record]) -> Result<(), PodError> {
     let results = join_all(records.iter().map(|record| pods.take_and_delete(record))).await;
     results.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_what_was_done() {
+        for (nodes, pods, deleted, want) in [
+            (0, 0, 2, "2 pods deleted"),
+            (0, 0, 0, "0 pods deleted"),
+            (1, 1, 0, "cluster of 1 node stopped with 1 pod"),
+            (3, 7, 1, "cluster of 3 nodes stopped with 7 pods, 1 pod deleted"),
+        ] {
+            let want = format!("{want}, engine stopped, nothing left");
+            assert_eq!(outcome(Stopped { nodes, pods }, deleted), want);
+        }
+    }
 }

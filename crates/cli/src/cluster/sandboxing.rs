@@ -268,3 +268,31 @@ pub(super) fn start_daemon(
 fn inside(root: &Path, path: &Path) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).unwrap_or(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_that_end_badly_or_not_at_all_end_with_the_others() {
+        let mut running = Running::new();
+        running.spawn(async { panic!("no words for it") });
+        let ended = outcome(running.join_next().await.expect("a part")).expect_err("it panicked");
+        assert_eq!(ended.kind(), Kind::Bug);
+        assert!(ended.to_string().contains("no words for it"), "{ended}");
+
+        let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+        running.spawn(async { Err(Failure::new(Kind::Unavailable, "refused")) });
+        running.spawn(async { panic!("late") });
+        running.spawn(async move {
+            let _alive = alive;
+            pending().await
+        });
+        let began = tokio::time::Instant::now();
+        finish(running).await;
+        assert_eq!(began.elapsed(), FAREWELL, "the one that hangs is waited for, and no longer");
+        assert!(gone.await.is_err(), "it goes on");
+    }
+}

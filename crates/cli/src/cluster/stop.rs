@@ -7,7 +7,7 @@ use nix::{
     unistd::Pid,
 };
 use osc_agent_protocol::Kind;
-use osc_node::{engine::Engine, proxy};
+use osc_node::{engine::Engine, pod::Store, proxy};
 use osc_runtime::deadline::Deadline;
 
 use super::{instance::Instance, layout::Layout};
@@ -19,19 +19,30 @@ const POLITE: Duration = Duration::from_secs(20);
 const FORCED: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What was stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Nodes.
+    pub nodes: usize,
+    /// Pods on them.
+    pub pods: usize,
+}
+
 /// Stops the cluster of this root, its pods and its engines; with `purge` it also
-/// forgets objects and images. The number of its nodes. Works from any half-way
-/// point.
+/// forgets objects and images. Works from any half-way point.
 ///
 /// # Errors
 /// The first step that failed, after all were tried.
-pub async fn stop(context: &Context, purge: bool, progress: &Progress) -> Result<usize, Failure> {
+pub async fn stop(context: &Context, purge: bool, progress: &Progress) -> Result<Stopped, Failure> {
     let layout = Layout::new(&context.dirs);
     let mut failed = end_process(&layout, progress).await.err();
     let names = layout.node_names();
+    let mut stopped = Stopped { nodes: names.len(), pods: 0 };
     for name in &names {
         progress.step(format_args!("stopping node {name}"));
-        if let Err(failure) = stop_node(&layout, name, purge).await {
+        let engine = Engine::new(layout.node(name));
+        stopped.pods += Store::new(engine.paths()).list().len();
+        if let Err(failure) = stop_node(&engine, purge).await {
             failed.get_or_insert(failure);
         }
     }
@@ -55,7 +66,7 @@ pub async fn stop(context: &Context, purge: bool, progress: &Progress) -> Result
             }
         }
     }
-    Ok(names.len())
+    Ok(stopped)
 }
 
 async fn end_process(layout: &Layout, progress: &Progress) -> Result<(), Failure> {
@@ -77,11 +88,10 @@ async fn end_process(layout: &Layout, progress: &Progress) -> Result<(), Failure
     }
 }
 
-async fn stop_node(layout: &Layout, name: &str, purge: bool) -> Result<(), Failure> {
-    let engine = Engine::new(layout.node(name));
+async fn stop_node(engine: &Engine, purge: bool) -> Result<(), Failure> {
     let mut deleted = Ok(());
-    if let Some(pods) = node::running(&engine) {
+    if let Some(pods) = node::running(engine) {
         deleted = pods.delete_unknown().await;
     }
-    node::end(&engine, purge, deleted).await
+    node::end(engine, purge, deleted).await
 }
