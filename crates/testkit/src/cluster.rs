@@ -39,6 +39,16 @@ impl Cluster {
     /// # Panics
     /// As [`Self::up`].
     pub fn up_with(options: &[&str]) -> Self {
+        let cluster = Self::prepared(options);
+        cluster.again();
+        cluster
+    }
+
+    /// A place for a cluster that has not been started.
+    ///
+    /// # Panics
+    /// When `make build` has not been run.
+    pub fn prepared(options: &[&str]) -> Self {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let one = alone();
         let dir = tempfile::Builder::new().prefix("osc-cluster-").tempdir_in("/tmp").unwrap();
@@ -49,13 +59,16 @@ impl Cluster {
         // Free now; whoever takes it meanwhile makes the start fail with a clear word.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let before = Snapshot::take(&root);
-        let cluster = Self { root, port, options, before, ended: false, _dir: dir, _one: one };
-        cluster.again();
-        cluster
+        Self { root, port, options, before, ended: false, _dir: dir, _one: one }
     }
 
     /// `osc up`, the first time or after the process has ended.
     pub fn again(&self) {
+        self.start().ok();
+    }
+
+    /// The same, whatever comes of it.
+    pub fn start(&self) -> Outcome {
         let images = ["busybox", "hello-openshift"].map(|image| built(&format!("target/images/{image}.tar")));
         let port = self.port.to_string();
         let mut arguments = vec!["up", "--port", &port];
@@ -63,7 +76,7 @@ impl Cluster {
         for image in &images {
             arguments.extend(["--image-archive", image.to_str().unwrap()]);
         }
-        self.osc(&arguments).ok();
+        self.osc(&arguments)
     }
 
     /// Runs `osc` to its end.

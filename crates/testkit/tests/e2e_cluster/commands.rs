@@ -52,6 +52,8 @@ fn a_sandbox_can_be_worked_in_like_any_pod() {
         }
         streams::work(&kubectl, "box");
     }
+    let kubectl = Kubectl { cluster: &cluster, program: clients[0].clone(), namespace: "default".into() };
+    debugging(&kubectl, "box", true);
     cluster.end();
 }
 
@@ -67,6 +69,8 @@ fn looking_around(kubectl: &Kubectl<'_>) {
     for word in ["worker-1", "Ready", "containerd://", "KERNEL-VERSION"] {
         assert!(nodes.contains(word), "{word}: {nodes}");
     }
+    kubectl.refuses("top nodes", "", "Metrics API not available");
+    kubectl.says("get --raw /readyz?verbose", "", "readyz check passed");
     let namespace = &kubectl.namespace;
     kubectl.says(&format!("create ns {namespace}"), "", "created");
     kubectl.refuses(&format!("create ns {namespace}"), "", "AlreadyExists");
@@ -128,6 +132,7 @@ fn pods(kubectl: &Kubectl<'_>) {
     }
     streams::work(kubectl, "p");
     services(kubectl, "p");
+    debugging(kubectl, "p", false);
     late_runs_late(kubectl);
 
     let late = kubectl.run("wait pod/p --for=delete --timeout=1s", &[]);
@@ -165,6 +170,26 @@ fn services(kubectl: &Kubectl<'_>, pod: &str) {
     }
     kubectl.says("delete service front", "", "deleted");
     assert!(until(LIMIT, || !answers(&format!("{node}:{port}"))), "the node port is still served");
+}
+
+/// A container put into a running pod has its network and, outside sandboxes, sees the
+/// processes of the container it is to look at.
+fn debugging(kubectl: &Kubectl<'_>, pod: &str, sandboxed: bool) {
+    if is_old(kubectl) {
+        return; // It speaks of ephemeral containers as a kind of their own.
+    }
+    let (target, seen) = if sandboxed { ("", "hello") } else { ("--target=main", "sleep 100000") };
+    let script = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 127.0.0.1 8080; tr '\\0' ' ' < /proc/1/cmdline";
+    let line = format!("debug {pod} -c looking {target} --image=localhost/busybox:latest");
+    kubectl.run(&format!("{line} --image-pull-policy=IfNotPresent -- sh -c"), &[script]).ok();
+    kubectl.eventually(&format!("logs {pod} -c looking"), seen);
+    kubectl.says(&format!("logs {pod} -c looking"), "", "hello");
+    kubectl.says(&format!("describe pod {pod}"), "", "Ephemeral Containers");
+}
+
+/// Whether the client is that of the distribution, version 1.20.
+fn is_old(kubectl: &Kubectl<'_>) -> bool {
+    kubectl.program.ends_with("usr/bin/kubectl")
 }
 
 /// Whether a greeting comes from there.
@@ -207,6 +232,11 @@ fn rollouts(kubectl: &Kubectl<'_>) {
     kubectl.says("rollout undo deploy/web --to-revision=1", "", "rolled back");
     kubectl.ok("rollout status deploy/web --timeout=60s");
     kubectl.says("get deploy web -o jsonpath={.spec.template.spec.containers[0].env[0].value}", "", "one");
+    let scaler = kubectl.run("autoscale deploy/web --max=3", &[]).ok();
+    assert!(scaler.errors().contains("does not scale anything"), "{}", scaler.errors());
+    kubectl.says("delete hpa web", "", "deleted");
+    kubectl.says("rollout pause deploy/web", "", "paused");
+    kubectl.says("rollout resume deploy/web", "", "resumed");
     kubectl.says("scale deploy/web --replicas=3", "", "scaled");
     kubectl.ok("rollout status deploy/web --timeout=60s");
     kubectl.eventually("get deploy web", "3/3");
@@ -251,8 +281,8 @@ fn identities(kubectl: &Kubectl<'_>) {
     kubectl.says("auth can-i list pods --as=jane", "", "yes");
     kubectl.refuses("auth can-i delete pods --as=jane", "", "no");
     let token = kubectl.run("create token default", &[]);
-    if kubectl.program.ends_with("usr/bin/kubectl") {
-        // That old it knows no such command.
+    if is_old(kubectl) {
+        // It knows no such command.
         assert_ne!(token.code, 0);
         return;
     }
