@@ -6,3 +6,4 @@ mod faults;
 mod kit;
 mod life;
 mod manifests;
+mod probing;
