@@ -9,13 +9,14 @@ SHELL := /bin/sh
 # for it; cargo's own files go where cargo was told.
 CARGO_DIR := $(or $(CARGO_TARGET_DIR),target)
 PLATFORM := $(shell uname -m)-unknown-linux-gnu
-BINARIES := containerd-shim-kata-v2 kata-agent osc
+BINARIES := containerd-shim-kata-v2 kata-agent osc osc-operator machine-config-controller machine-config-daemon
 
 RELEASE := target/release
 OSC := $(RELEASE)/osc
 VIRTIOFSD := target/tools/bin/virtiofsd
 GUEST := target/guest/manifest.json
 IMAGES := target/images/busybox.tar target/images/hello-openshift.tar
+COMPONENTS := $(addprefix target/images/,osc-operator.tar machine-config.tar sandboxed-containers-payload.tar)
 
 .PHONY: help
 help: ## list what can be made
@@ -30,19 +31,20 @@ down: ## stop and remove everything `make up` started
 	scripts/down
 
 .PHONY: build
-build: $(VIRTIOFSD) $(GUEST) $(IMAGES) ## build release binaries, virtiofsd, guest image and sample images
+build: $(VIRTIOFSD) $(GUEST) $(IMAGES) $(COMPONENTS) ## build release binaries, virtiofsd, guest image and images
 
 .PHONY: packages
 packages: ## install the Debian packages that are missing
 	scripts/install-packages
 
 # Static: the shim must not depend on the C library of whatever node it lands
-# on, and the agent is alone in its guest. Cargo decides what is out of date;
+# on, the agent is alone in its guest, and images hold nothing but programs. Cargo decides what is out of date;
 # `install -C` keeps the time of what did not change, so that make can.
 .PHONY: binaries
 binaries: packages
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(PLATFORM) \
-		--package osc-shim --package osc-agent --package osc-cli
+		--package osc-shim --package osc-agent --package osc-cli \
+		--package osc-operator --package osc-machine-config
 	mkdir -p $(RELEASE)
 	for binary in $(BINARIES); do \
 		install -C -m 755 $(CARGO_DIR)/$(PLATFORM)/release/$$binary $(RELEASE)/$$binary; \
@@ -65,6 +67,12 @@ $(GUEST): $(OSC) $(RELEASE)/kata-agent
 
 $(IMAGES) &: $(OSC) scripts/sample-images
 	scripts/sample-images $(OSC) target/images
+
+.PHONY: images
+images: $(COMPONENTS) ## build the images of operator, machine configuration and payload
+
+$(COMPONENTS) &: $(addprefix $(RELEASE)/,$(BINARIES)) $(VIRTIOFSD) $(GUEST) scripts/component-images
+	scripts/component-images $(RELEASE) target/guest target/images
 
 .PHONY: test
 test: build ## everything continuous integration runs
