@@ -46,6 +46,11 @@ impl Dirs {
         self.state().join("guest")
     }
 
+    /// Machines that have booted before, unless the configuration says otherwise.
+    pub fn templates(&self) -> PathBuf {
+        self.state().join("templates")
+    }
+
     /// Parent of all sandbox directories.
     pub fn sandboxes(&self) -> PathBuf {
         self.at("run/kata")

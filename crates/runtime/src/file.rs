@@ -25,6 +25,11 @@ impl FileIdentity {
         let metadata = fs::metadata(path)?;
         Ok(Self { path: path.to_owned(), size: metadata.len(), modified: metadata.mtime() })
     }
+
+    /// Whether the file still is this one.
+    pub fn current(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|now| now == *self)
+    }
 }
 
 /// Identity of this boot of the host.

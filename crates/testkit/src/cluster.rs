@@ -107,7 +107,7 @@ impl Cluster {
 
     /// Processes of this cluster with `word` on the command line.
     pub fn processes(&self, word: &str) -> Vec<i32> {
-        processes::with(&[word, self.root.to_str().unwrap()]).into_iter().map(|process| process.pid).collect()
+        processes::of_sandboxes(&[word, self.root.to_str().unwrap()]).into_iter().map(|process| process.pid).collect()
     }
 
     /// Waits until `seen` holds, or fails the test.

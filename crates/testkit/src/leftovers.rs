@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{command::until, processes};
+use crate::{
+    command::until,
+    processes::{self, Process},
+};
 
 /// Everything of one root (and the shared parts of the host) at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Snapshot {
     pub fn take(root: &Path) -> Self {
         let name = root.to_str().unwrap();
         Self {
-            processes: processes::with(&[name]).into_iter().map(|p| format!("{} {}", p.pid, p.command)).collect(),
+            processes: running(name).into_iter().map(|p| format!("{} {}", p.pid, p.command)).collect(),
             mounts: mounts(name),
             links: names("/sys/class/net"),
             netns: names("/run/netns"),
@@ -68,6 +71,13 @@ impl Snapshot {
         });
         assert!(clean, "left behind: {new:#?}");
     }
+}
+
+/// Processes that name `root`. As long as its engine runs, templates may be made; those
+/// who make them end with it.
+fn running(root: &str) -> Vec<Process> {
+    let engine = !processes::with(&["containerd", root, "--config"]).is_empty();
+    if engine { processes::of_sandboxes(&[root]) } else { processes::with(&[root]) }
 }
 
 fn names(dir: &str) -> BTreeSet<String> {

@@ -23,6 +23,13 @@ pub fn with(words: &[&str]) -> Vec<Process> {
     all().into_iter().filter(|p| p.pid != own && words.iter().all(|word| p.command.contains(word))).collect()
 }
 
+/// The same without those that make a template for sandboxes to come: a process of its
+/// own, and the machine that boots for it.
+pub fn of_sandboxes(words: &[&str]) -> Vec<Process> {
+    let template = |process: &Process| ["sandbox-template,", " template {"].iter().any(|m| process.command.contains(m));
+    with(words).into_iter().filter(|process| !template(process)).collect()
+}
+
 fn all() -> Vec<Process> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| read(entry.path())).collect()
 }

@@ -1,15 +1,15 @@
 //! Machines that have booted before, as a host under test keeps them.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
-use crate::{
-    command::until,
-    host::{Host, LIMIT},
-};
+use crate::{command::until, host::Host};
 
-/// A configuration of the shim with templates switched on.
-pub fn switched_on(configuration: &str) -> String {
-    configuration.replace("enable_template = false", "enable_template = true")
+/// How long one may take to be made, with what processor time a busy machine leaves.
+const MADE: Duration = Duration::from_secs(300);
+
+/// A configuration of the shim with templates switched off.
+pub fn switched_off(configuration: &str) -> String {
+    configuration.replace("enable_template = true", "enable_template = false")
 }
 
 /// Where they are: beside the guest image of the root the engine was started with.
@@ -23,10 +23,10 @@ pub fn store(host: &Host) -> PathBuf {
 /// When none is made in time.
 pub fn template(host: &Host) -> PathBuf {
     let mut found = None;
-    let made = until(LIMIT, || {
+    let made = until(MADE, || {
         let entries = fs::read_dir(store(host)).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut whole = entries.filter(|path| path.join("manifest.json").exists());
-        found = whole.find(|path| !path.to_string_lossy().contains("build-"));
+        found = whole.find(|path| !path.ends_with("build"));
         found.is_some()
     });
     assert!(made, "no template in {}: {:?}", store(host).display(), failures(host));

@@ -25,7 +25,7 @@ fn stopped(host: &Host, id: &str) -> bool {
 /// Processes of one sandbox with `word` on the command line. The short-lived one that
 /// starts the shim is the engine's: who kills it takes the engine's answer away.
 fn of_sandbox(host: &Host, word: &str) -> Vec<i32> {
-    let all = processes::with(&[word, host.root.to_str().unwrap()]).into_iter();
+    let all = processes::of_sandboxes(&[word, host.root.to_str().unwrap()]).into_iter();
     all.filter(|process| !process.command.trim_end().ends_with(" start")).map(|process| process.pid).collect()
 }
 

@@ -25,7 +25,7 @@ fn twenty_pods_started_at_once_all_run() {
     });
     let listed = host.ctr(&["tasks", "list"]).ok().text();
     assert_eq!(listed.matches("RUNNING").count(), 20, "{listed}");
-    assert_eq!(processes::with(&["qemu-system", host.root.to_str().unwrap()]).len(), 20);
+    assert_eq!(processes::of_sandboxes(&["qemu-system", host.root.to_str().unwrap()]).len(), 20);
     for id in &ids {
         host.delete(id);
     }

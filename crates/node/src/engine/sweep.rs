@@ -70,6 +70,9 @@ pub(super) async fn sweep(paths: &Paths, purge: bool) -> Result<(), EngineError>
     let run = paths.dirs().run();
     note(&mut left, &run, remove_tree(&run));
     let _ = fs::remove_file(paths.short_run()); // mostly not there
+    // Made again when they are missed; what made them has ended with the shims.
+    let templates = paths.dirs().templates();
+    note(&mut left, &templates, remove_tree(&templates));
     if purge {
         let state = paths.dirs().state();
         note(&mut left, &state, remove_tree(&state));

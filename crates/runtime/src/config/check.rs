@@ -111,7 +111,7 @@ fn templates(raw: RawFactory, host: &Host, c: &mut Check<'_>) -> Templates {
         Some(path) if !path.is_empty() => c.path("template_path", path),
         _ => host.guest.with_file_name("templates"),
     };
-    Templates { enabled: raw.enable_template.unwrap_or(false), dir }
+    Templates { enabled: raw.enable_template.unwrap_or(true), dir }
 }
 
 fn hypervisor(raw: RawQemu, templates: Templates, host: &Host, c: &mut Check<'_>) -> Hypervisor {

@@ -149,7 +149,7 @@ pub(super) const KEYS: &[Key] = &[
         "What executes guest instructions: kvm, tcg (software emulation), or auto: kvm where it proves able to\n\
          boot the guest kernel, tcg otherwise.",
     ),
-    set(QEMU, "tcg_tb_size", Int(32), "Translation buffer of software emulation in MiB; 0 leaves it to QEMU."),
+    set(QEMU, "tcg_tb_size", Int(28), "Translation buffer of software emulation in MiB; 0 leaves it to QEMU."),
     set(QEMU, "machine_type", Text("q35"), "Emulated machine."),
     set(QEMU, "machine_accelerators", Text(""), "Options added to the machine type, comma-separated."),
     set(QEMU, "cpu_features", Text("pmu=off"), "CPU options, comma-separated."),
@@ -292,20 +292,20 @@ pub(super) const KEYS: &[Key] = &[
     idle(QEMU, "tdx_quote_generation_service_socket_port", Type::Int),
     idle(QEMU, "log_level", Type::Text),
     // Where the Rust runtime has it: wins over the other.
-    optional(QEMU_FACTORY, "enable_template", Bool(false), ""),
+    optional(QEMU_FACTORY, "enable_template", Bool(true), ""),
     optional(QEMU_FACTORY, "template_path", Text(""), ""),
     set(
         FACTORY,
         "enable_template",
-        Bool(false),
+        Bool(true),
         "Let a sandbox go on from a machine of the same shape that has booted before, instead of booting its own.\n\
-         Has an effect on emulated machines with an initrd.",
+         Has an effect on emulated machines with an initrd; the shim's log says why a sandbox boots in spite of it.",
     ),
     set(
         FACTORY,
         "template_path",
         Text(""),
-        "Directory the booted machines are kept in. Empty: templates beside the installed guest image.",
+        "Directory the booted machines are kept in, at most four. Empty: templates beside the installed guest image.",
     ),
     only(FACTORY, "vm_cache_number", ZERO),
     idle(FACTORY, "vm_cache_endpoint", Type::Text),

@@ -193,7 +193,7 @@ impl Owner {
                 how = file_server.wait() => return unless_machine(&mut hypervisor, Cause::FileServerEnded(how)).await,
                 how = &mut guest => return unless_machine(&mut hypervisor, Cause::AgentLost(how)).await,
                 how = &mut health => return Cause::AgentLost(how),
-                () = &mut template, if self.held.order.is_some() => self.order_template(),
+                () = &mut template, if self.held.order.is_some() => self.order_template().await,
                 command = self.inbox.recv() => match command { // cancel-safe
                     Some(command) => self.obey(command).await,
                     None => return Cause::Requested,
@@ -220,9 +220,9 @@ impl Owner {
     }
 
     /// Has a template made for the sandboxes to come.
-    fn order_template(&mut self) {
+    async fn order_template(&mut self) {
         let (Some(order), Some(maker)) = (self.held.order.take(), &self.shared.request.maker) else { return };
-        if let Err(error) = maker.start(&order) {
+        if let Err(error) = maker.start(&order).await {
             tracing::warn!(program = %maker.program.display(), error = %error, "template not made");
         }
     }
@@ -245,7 +245,7 @@ impl Owner {
         take_back(request).await;
         elapsed("cleaned up");
         if matches!(&*self.shared.phase.borrow(), Phase::Stopping(cause) if matches!(**cause, Cause::Requested)) {
-            self.order_template();
+            self.order_template().await;
         }
         self.shared.tasks.close();
     }

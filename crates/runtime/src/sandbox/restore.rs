@@ -19,7 +19,7 @@ use super::{Request, Shared, agent::Agent, boot::blocking, error::SandboxError, 
 use crate::{
     deadline::Deadline,
     qemu::{self, Machine, Spawned, VmSpec},
-    template::{self, Look, Order, Shape, Store, Template},
+    template::{Look, NoShape, Order, Shape, Store, Template},
 };
 
 /// How long the agent of a restored machine may take to answer.
@@ -34,14 +34,19 @@ pub(super) async fn choose(shared: &Shared, spec: &VmSpec, held: &mut Held) -> O
     let request = &shared.request;
     let store = Store::new(&request.config.hypervisor.templates.dir);
     let shape = match Shape::of(spec) {
-        Ok(shape) => shape?,
-        Err(error) => {
+        Ok(shape) => shape,
+        Err(NoShape::File(error)) => {
             // The start itself says which file is missing, with the cure.
             tracing::debug!(sandbox.id = %request.id, error = %error, "machine without a shape");
             return None;
         }
+        Err(reason) => {
+            tracing::info!(sandbox.id = %request.id, reason = %reason, "templates do not apply, the machine boots");
+            return None;
+        }
     };
-    tokio::spawn(sweep(store.clone()));
+    let swept = store.clone();
+    spawn_blocking(move || sweep(&swept));
     let (looked_at, wanted) = (store.clone(), shape.clone());
     let look = spawn_blocking(move || looked_at.look(&wanted, SystemTime::now()));
     match look.await.unwrap_or(Look::None) {
@@ -52,10 +57,10 @@ pub(super) async fn choose(shared: &Shared, spec: &VmSpec, held: &mut Held) -> O
     None
 }
 
-/// Ends what a killed maker of templates left running.
-async fn sweep(store: Store) {
-    if let Err(error) = template::sweep_idle(&store).await {
-        tracing::warn!(error = chain(&error), "leftovers of a template not removed");
+/// Removes what a killed maker of templates left.
+fn sweep(store: &Store) {
+    if let Err(error) = store.sweep_idle() {
+        tracing::warn!(path = %store.dir().display(), error = %error, "leftovers of a template not removed");
     }
 }
 

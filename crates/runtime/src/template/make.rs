@@ -3,22 +3,28 @@
 //! The process that serves a sandbox lives in the pod's control group and ends with the
 //! pod; so it starts another one by [`Maker`], with an [`Order`] as its last argument.
 //! That one goes back to where containers engines are accounted, boots the machine and
-//! saves it. Killed at any moment it leaves a directory nobody believes in; the next
-//! maker, or the next sandbox, removes it and ends the machine that ran in it.
+//! saves it. It is the first process of a pid namespace: killed at any moment, the
+//! kernel ends its machine with it. What stays is a directory nobody believes in; the
+//! next maker, or the next sandbox, removes it.
 
 use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Command, Stdio},
+    thread,
     time::{Duration, SystemTime},
 };
 
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::statvfs::statvfs,
+};
 use osc_agent_protocol::Kind;
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use tokio::sync::oneshot;
 
 use super::{
     memory,
@@ -28,21 +34,27 @@ use super::{
 use crate::{
     deadline::Deadline,
     qemu::{self, BootError, Machine, QmpError, Running},
-    sandbox::{Cgroups, Home, Identity},
+    sandbox::{Cgroups, Home},
 };
 
-/// How long a guest may take until its agent serves.
-const BOOT: Duration = Duration::from_secs(60);
+/// How long QEMU may take to start, and a guest until its agent serves. Long: the maker
+/// gets what processor time everybody else leaves, and nobody waits for it.
+const BOOT: Duration = Duration::from_secs(300);
 /// What the agent writes on the console when it serves.
 const SERVES: &str = "agent serves";
 /// A kernel measures its clock for a second after its boot: done here, no sandbox has to.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// How long saving may take.
-const SAVE: Duration = Duration::from_secs(20);
+const SAVE: Duration = Duration::from_secs(60);
 /// How long the machine may take to end.
 const STOP: Duration = Duration::from_secs(10);
 /// Memory of the machine while it boots.
 const RAM: &str = "ram";
+/// Room there must be: for the memory of the machine and its copy, and as much again
+/// for whoever needs it more.
+const ROOM: u64 = 1 << 30;
+/// The thread that waits for a maker calls nothing that needs more.
+const STACK: usize = 128 << 10;
 
 /// What to make, as text on a command line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,14 +98,6 @@ pub enum MakeError {
     /// The machine could not be saved.
     #[error("the machine could not be saved")]
     Save(#[source] QmpError),
-    /// A killed maker's machine does not end.
-    #[error("process {pid} of an earlier template does not end")]
-    Undead {
-        /// The process.
-        pid: u32,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 impl MakeError {
@@ -101,7 +105,7 @@ impl MakeError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Order(_) => Kind::Invalid,
-            Self::Store { source, .. } | Self::Undead { source, .. } => Kind::of_io(source),
+            Self::Store { source, .. } => Kind::of_io(source),
             Self::Boot(error) => error.kind(),
             Self::Silent(_) => Kind::Timeout,
             Self::Save(error) => error.kind(),
@@ -125,16 +129,34 @@ impl Order {
 }
 
 impl Maker {
-    /// Starts the process and leaves it alone; Tokio reaps it as long as we live.
+    /// Starts the process in a pid namespace of its own and leaves it alone. It is
+    /// reaped as long as we live, and outlives us.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(&self, order: &Order) -> io::Result<()> {
+    pub async fn start(&self, order: &Order) -> io::Result<()> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(serde_json::to_string(order)?);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.current_dir("/").process_group(0).spawn().map(drop)
+        command.current_dir("/").process_group(0);
+        let (answer, started) = oneshot::channel();
+        // What a thread starts after `unshare` is in the new namespace; the thread ends with it.
+        let launch = move || match spawn_apart(command) {
+            Ok(mut child) => {
+                let _ = answer.send(Ok(()));
+                let _ = child.wait();
+            }
+            // Nobody listens any more when the sandbox was given up.
+            Err(error) => drop(answer.send(Err(error))),
+        };
+        thread::Builder::new().name("template".into()).stack_size(STACK).spawn(launch)?;
+        started.await.unwrap_or_else(|_| Err(io::Error::other("the starting thread panicked")))
     }
+}
+
+fn spawn_apart(mut command: Command) -> io::Result<Child> {
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    command.spawn()
 }
 
 /// Fulfils `order` unless somebody else does. A failure is remembered in the store.
@@ -146,54 +168,23 @@ pub async fn make(order: Order) -> Result<(), MakeError> {
     Cgroups::detect().leave(&order.home);
     let store = Store::new(order.store);
     let Some(_lock) = store.lock().map_err(failed("take the lock", &store))? else { return Ok(()) };
-    sweep(&store).await?;
+    store.sweep(SystemTime::now());
     if !matches!(store.look(&order.shape, SystemTime::now()), Look::Wanted) {
         return Ok(());
     }
     let build = store.build_dir().map_err(failed("make a directory", &store))?;
-    let made = build_in(&store, &build, &order.shape).await;
+    let made = match enough_room(&build) {
+        Ok(()) => build_in(&store, &build, &order.shape).await,
+        Err(error) => Err(failed("make a template", &store)(error)),
+    };
     store.remove(&build);
     made.inspect_err(|error| store.reject(&order.shape, &osc_agent_protocol::kind::chain(error)))
 }
 
-/// Removes what killed makers left, unless one is at work.
-///
-/// # Errors
-/// [`MakeError::Undead`].
-pub async fn sweep_idle(store: &Store) -> Result<(), MakeError> {
-    if store.builds().is_empty() {
-        return Ok(());
-    }
-    match store.lock().map_err(failed("take the lock", store))? {
-        Some(_lock) => sweep(store).await,
-        None => Ok(()),
-    }
-}
-
-/// Removes what killed makers left. The caller holds the lock.
-async fn sweep(store: &Store) -> Result<(), MakeError> {
-    for build in store.builds() {
-        for process in processes_naming(&build) {
-            let pid = process.pid();
-            process.kill(Deadline::after(STOP)).await.map_err(|source| MakeError::Undead { pid, source })?;
-        }
-        store.remove(&build);
-    }
-    Ok(())
-}
-
-/// Processes with a path in `dir` on their command line: the machine made there.
-fn processes_naming(dir: &Path) -> Vec<Identity> {
-    let mark = format!("{}/", dir.display()).into_bytes();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let identities = pids.filter_map(|pid| Identity::of(pid).ok());
-    identities
-        .filter(|process| {
-            let line = fs::read(format!("/proc/{}/cmdline", process.pid())).unwrap_or_default();
-            line.windows(mark.len()).any(|window| window == mark)
-        })
-        .collect()
+fn enough_room(dir: &Path) -> io::Result<()> {
+    let free = statvfs(dir)?;
+    let free = free.blocks_available().saturating_mul(free.fragment_size());
+    if free < ROOM { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 async fn build_in(store: &Store, build: &Path, shape: &Shape) -> Result<(), MakeError> {
@@ -204,7 +195,7 @@ async fn build_in(store: &Store, build: &Path, shape: &Shape) -> Result<(), Make
     let (ram, state) = (create(RAM)?, create(STATE)?);
     ram.set_len(shape.memory().bytes()).map_err(failed("make a file", store))?;
     let machine = qemu::launch(shape.machine(build, build.join(RAM)), |_| Ok(())).await?;
-    let machine = machine.connect(Deadline::after(qemu::START_LIMIT)).await?;
+    let machine = machine.connect(Deadline::after(BOOT)).await?;
     let saved = save(&machine, state).await;
     let stopped = machine.stop(Deadline::after(STOP)).await;
     saved?;

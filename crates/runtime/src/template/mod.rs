@@ -11,7 +11,7 @@
 //!    <digest of the shape>/          whole since the rename that put it there
 //!      manifest.json, memory (sparse), state
 //!    <digest of the shape>.failed    why there is none; believed for a while
-//!    build-<pid>/                    one being made, or what a killed maker left
+//!    build/                          one being made, or what a killed maker left
 //!    lock                            held by the one maker
 //! ```
 //!
@@ -25,7 +25,7 @@ mod shape;
 mod store;
 
 pub use self::{
-    make::{MakeError, Maker, Order, make, sweep_idle},
-    shape::Shape,
+    make::{MakeError, Maker, Order, make},
+    shape::{NoShape, Shape},
     store::{Look, Store, Template},
 };

@@ -43,24 +43,55 @@ pub struct Shape {
     seccomp: String,
 }
 
+/// Why a machine has no shape, and so always boots.
+#[derive(Debug, thiserror::Error)]
+pub enum NoShape {
+    /// The boot is short there.
+    #[error("it is executed by KVM, where booting is quick")]
+    Kvm,
+    /// A disk would have to be copied.
+    #[error("its root file system is a disk (`image`)")]
+    Disk,
+    /// Not copyable.
+    #[error("its memory is huge pages or allocated ahead")]
+    Memory,
+    /// The boot is what somebody wants to see.
+    #[error("its console is logged (`enable_debug`)")]
+    Console,
+    /// There is no place for the devices of a sandbox.
+    #[error("it has no bridges (`default_bridges`)")]
+    Bridges,
+    /// Saving its state was never tried.
+    #[error("its sockets are the kernel's (vhost-vsock)")]
+    Sockets,
+    /// A file of the machine is missing.
+    #[error("one of its files cannot be looked at")]
+    File(#[from] io::Error),
+}
+
 impl Shape {
-    /// The shape of the machine `spec` describes; `None` when such machines always
-    /// boot: under KVM that is quick, disks and huge pages are not copied, and a console
-    /// that is logged shall show the boot.
+    /// The shape of the machine `spec` describes.
     ///
     /// # Errors
-    /// When one of its files is missing.
-    pub fn of(spec: &VmSpec) -> io::Result<Option<Self>> {
-        let Accelerator::Tcg { tb_size } = spec.accelerator else { return Ok(None) };
-        let Root::Initrd(initrd) = &spec.boot.root else { return Ok(None) };
-        let plain = spec.memory.backend == MemoryBackend::Memfd && !spec.memory.prealloc && !spec.log_console;
-        // The places for devices are behind bridges; the kernel's own socket device was never tried.
-        if !plain || spec.bridges == 0 || matches!(spec.vsock, Some(VsockDevice::Kernel { .. })) {
-            return Ok(None);
+    /// When such machines always boot.
+    pub fn of(spec: &VmSpec) -> Result<Self, NoShape> {
+        let Accelerator::Tcg { tb_size } = spec.accelerator else { return Err(NoShape::Kvm) };
+        let Root::Initrd(initrd) = &spec.boot.root else { return Err(NoShape::Disk) };
+        if spec.memory.backend != MemoryBackend::Memfd || spec.memory.prealloc {
+            return Err(NoShape::Memory);
+        }
+        if spec.log_console {
+            return Err(NoShape::Console);
+        }
+        if spec.bridges == 0 {
+            return Err(NoShape::Bridges);
+        }
+        if matches!(spec.vsock, Some(VsockDevice::Kernel { .. })) {
+            return Err(NoShape::Sockets);
         }
         let files = [Some(&spec.binary), Some(&spec.boot.kernel), Some(initrd), spec.firmware.as_ref()];
         let files = files.into_iter().flatten().map(|path| FileIdentity::of(path)).collect::<io::Result<_>>()?;
-        Ok(Some(Self {
+        Ok(Self {
             format: FORMAT,
             host_boot: host_boot()?,
             files,
@@ -78,7 +109,14 @@ impl Shape {
             bridges: spec.bridges,
             entropy: spec.entropy.clone(),
             seccomp: spec.seccomp.clone(),
-        }))
+        })
+    }
+
+    /// Whether a machine could have this shape now: host and files are what they were.
+    pub fn current(&self) -> bool {
+        self.format == FORMAT
+            && host_boot().is_ok_and(|boot| boot == self.host_boot)
+            && self.files.iter().all(FileIdentity::current)
     }
 
     /// Name of a template of this shape.
@@ -130,6 +168,8 @@ impl Shape {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     /// A machine that has a shape, of files that exist in `dir`.
@@ -162,16 +202,19 @@ pub(super) mod tests {
         }
     }
 
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
     #[test]
     fn what_belongs_to_a_sandbox_does_not_change_the_shape_and_all_else_does() {
         let dir = tempfile::tempdir().unwrap();
         let of = |change: fn(&mut VmSpec)| {
             let mut spec = spec(dir.path());
             change(&mut spec);
-            Shape::of(&spec).unwrap()
+            Shape::of(&spec)
         };
-        let plain = of(|_| {});
-        assert!(plain.is_some());
+        let plain = of(|_| {}).unwrap();
         type Change = fn(&mut VmSpec);
         let own: [Change; 4] = [
             |s| s.name = "other".into(),
@@ -180,7 +223,7 @@ pub(super) mod tests {
             |s| s.selinux_label = Some("x".into()),
         ];
         for change in own {
-            assert_eq!(of(change), plain);
+            assert_eq!(of(change).unwrap(), plain);
         }
         let shapes: [Change; 9] = [
             |s| s.accelerator = Accelerator::Tcg { tb_size: Mib(64) },
@@ -195,18 +238,21 @@ pub(super) mod tests {
         ];
         for (row, change) in shapes.into_iter().enumerate() {
             let shape = of(change).unwrap();
-            assert_ne!(shape.digest(), plain.as_ref().unwrap().digest(), "row {row}");
+            assert_ne!(shape.digest(), plain.digest(), "row {row}");
         }
-        let always_boot: [Change; 6] = [
-            |s| s.accelerator = Accelerator::Kvm,
-            |s| s.boot.root = Root::Image("/image".into()),
-            |s| s.memory.prealloc = true,
-            |s| s.memory.backend = MemoryBackend::Hugepages("/x".into()),
-            |s| s.log_console = true,
-            |s| s.bridges = 0,
+        let always_boot: [(Change, &str); 8] = [
+            (|s| s.accelerator = Accelerator::Kvm, "KVM"),
+            (|s| s.boot.root = Root::Image("/image".into()), "`image`"),
+            (|s| s.memory.prealloc = true, "allocated ahead"),
+            (|s| s.memory.backend = MemoryBackend::Hugepages("/x".into()), "huge pages"),
+            (|s| s.log_console = true, "`enable_debug`"),
+            (|s| s.bridges = 0, "`default_bridges`"),
+            (|s| s.vsock = Some(VsockDevice::Kernel { fd: null(), cid: 3 }), "vhost-vsock"),
+            (|s| s.boot.kernel = "/nowhere".into(), "files"),
         ];
-        for (row, change) in always_boot.into_iter().enumerate() {
-            assert_eq!(of(change), None, "row {row}");
+        for (change, reason) in always_boot {
+            let error = of(change).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error} does not say {reason}");
         }
     }
 
@@ -214,12 +260,14 @@ pub(super) mod tests {
     fn an_updated_file_is_another_shape_and_a_machine_has_the_shape_it_was_made_from() {
         let dir = tempfile::tempdir().unwrap();
         let spec = spec(dir.path());
-        let before = Shape::of(&spec).unwrap().unwrap();
+        let before = Shape::of(&spec).unwrap();
         let mut machine = before.machine(dir.path(), "/memory".into());
         machine.memory.backend = MemoryBackend::Memfd;
-        assert_eq!(Shape::of(&machine).unwrap().unwrap(), before);
+        assert_eq!(Shape::of(&machine).unwrap(), before);
+        assert!(before.current());
         std::fs::write(&spec.boot.kernel, "another kernel").unwrap();
-        assert_ne!(Shape::of(&spec).unwrap().unwrap(), before);
+        assert_ne!(Shape::of(&spec).unwrap(), before);
+        assert!(!before.current());
         std::fs::remove_file(&spec.boot.kernel).unwrap();
         assert!(Shape::of(&spec).is_err());
     }

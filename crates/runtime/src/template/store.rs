@@ -20,6 +20,8 @@ use crate::{config::Mib, qemu};
 const MOST: usize = 4;
 /// One that was used within this span is not given up for another.
 const IN_USE: Duration = Duration::from_secs(600);
+/// One that was not used within this span goes when another one is made.
+const USEFUL: Duration = Duration::from_secs(24 * 3600);
 /// How long a failure is believed before a template is tried again.
 const FAILURE_HOLDS: Duration = Duration::from_secs(3600);
 /// Memory one template may have. Guests with more than this after their boot have so
@@ -30,7 +32,7 @@ const MANIFEST: &str = "manifest.json";
 pub(super) const MEMORY: &str = "memory";
 pub(super) const STATE: &str = "state";
 const LOCK: &str = "lock";
-const BUILD: &str = "build-";
+const BUILD: &str = "build";
 const FAILED: &str = "failed";
 
 /// What a template says about itself.
@@ -155,14 +157,42 @@ impl Store {
     /// # Errors
     /// When it cannot be made.
     pub(super) fn build_dir(&self) -> io::Result<PathBuf> {
-        let dir = self.dir.join(format!("{BUILD}{}", std::process::id()));
+        let dir = self.dir.join(BUILD);
         private_dir(&dir)?;
         Ok(dir)
     }
 
-    /// Directories of makers, which are dead if the caller holds the lock.
-    pub(super) fn builds(&self) -> Vec<PathBuf> {
-        self.entries().filter(|path| name(path).starts_with(BUILD)).collect()
+    /// Removes what a killed maker left, unless one is at work. Blocking.
+    ///
+    /// # Errors
+    /// When the lock cannot be looked at.
+    pub fn sweep_idle(&self) -> io::Result<()> {
+        if self.dir.join(BUILD).exists()
+            && let Some(_lock) = self.lock()?
+        {
+            self.remove(&self.dir.join(BUILD));
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed maker left and what no sandbox will go on from again: the
+    /// host, a program or the guest image is another one now, or nobody did for long.
+    /// The caller holds the lock.
+    pub(super) fn sweep(&self, now: SystemTime) {
+        self.remove(&self.dir.join(BUILD));
+        for (dir, used) in self.kept() {
+            let manifest = fs::read(dir.join(MANIFEST)).unwrap_or_default();
+            let current = serde_json::from_slice(&manifest).is_ok_and(|known: Manifest| known.shape.current());
+            if !current || !recent(used, now, USEFUL) {
+                tracing::info!(template = %dir.display(), current, "template of no more use removed");
+                self.remove(&dir);
+            }
+        }
+        let failures = self.entries().filter(|path| path.extension().is_some_and(|extension| extension == FAILED));
+        for failure in failures.filter(|path| !modified(path).is_some_and(|then| recent(then, now, FAILURE_HOLDS))) {
+            // It is not believed any more either way.
+            let _ = fs::remove_file(failure);
+        }
     }
 
     /// Makes what lies in `build` the template of `shape`. The caller holds the lock.
@@ -185,7 +215,7 @@ impl Store {
 
     /// Templates and when each was used last.
     fn kept(&self) -> Vec<(PathBuf, SystemTime)> {
-        let templates = self.entries().filter(|path| path.join(MANIFEST).exists() && !name(path).starts_with(BUILD));
+        let templates = self.entries().filter(|path| path.join(MANIFEST).exists() && !path.ends_with(BUILD));
         templates
             .filter_map(|path| Some((modified(&path.join(MANIFEST))?, path)))
             .map(|(at, path)| (path, at))
@@ -256,10 +286,6 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
 fn private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
@@ -272,7 +298,7 @@ mod tests {
 
     /// A store with a template of the shape.
     fn store(dir: &Path) -> (Store, Shape) {
-        let (store, shape) = (Store::new(dir.join("templates")), Shape::of(&spec(dir)).unwrap().unwrap());
+        let (store, shape) = (Store::new(dir.join("templates")), Shape::of(&spec(dir)).unwrap());
         let _lock = store.lock().unwrap().unwrap();
         publish(&store, &shape);
         (store, shape)
@@ -297,7 +323,7 @@ mod tests {
         let mut found = vec![0; 8193];
         saved.memory.read_exact_at(&mut found, 1 << 20).unwrap();
         assert!(found[..8192] == [7; 8192] && found[8192] == 0);
-        assert_eq!(store.builds(), [""; 0].map(PathBuf::from));
+        assert!(!store.dir().join(BUILD).exists());
     }
 
     #[test]
@@ -343,6 +369,53 @@ mod tests {
         assert!(matches!(store.look(&shape, now + FAILURE_HOLDS), Look::Wanted));
         publish(&store, &shape);
         assert!(matches!(store.look(&shape, now), Look::Ready(_)));
+    }
+
+    #[test]
+    fn what_nobody_can_or_does_go_on_from_is_swept() {
+        let hour = Duration::from_secs(3600);
+        type Change = fn(&Path);
+        let rows: [(&str, Change, Duration, bool); 5] = [
+            ("in use", |_| {}, 23 * hour, true),
+            ("forgotten", |_| {}, 25 * hour, false),
+            ("new kernel", |files| fs::write(files.join("kernel"), "a longer kernel").unwrap(), hour, false),
+            ("no QEMU", |files| fs::remove_file(files.join("qemu")).unwrap(), hour, false),
+            ("damaged", |files| fs::write(only(&files.join("templates")).join(MANIFEST), "{").unwrap(), hour, false),
+        ];
+        for (what, change, age, kept) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, shape) = store(dir.path());
+            fs::create_dir(store.dir().join(BUILD)).unwrap();
+            change(dir.path());
+            store.sweep(SystemTime::now() + age);
+            assert_eq!(store.dir().join(shape.digest()).exists(), kept, "{what}");
+            assert!(!store.dir().join(BUILD).exists(), "{what}");
+        }
+    }
+
+    /// The only directory in `dir`.
+    fn only(dir: &Path) -> PathBuf {
+        fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_dir()).unwrap()
+    }
+
+    #[test]
+    fn old_failures_and_an_abandoned_build_go_but_not_under_a_maker() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, shape) = store(dir.path());
+        store.reject(&shape, "it did not work");
+        let failure = store.failure(&shape);
+        store.sweep(SystemTime::now());
+        assert!(failure.exists());
+        store.sweep(SystemTime::now() + FAILURE_HOLDS);
+        assert!(!failure.exists());
+
+        let held = store.lock().unwrap().unwrap();
+        let build = store.build_dir().unwrap();
+        store.sweep_idle().unwrap();
+        assert!(build.exists(), "its maker is at work");
+        drop(held);
+        store.sweep_idle().unwrap();
+        assert!(!build.exists());
     }
 
     #[test]

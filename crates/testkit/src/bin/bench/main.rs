@@ -37,7 +37,8 @@ fn main() {
     let mut times = Times::default();
     let host = Host::start();
     sandbox::times(&host, &mut times);
-    let idle = sandbox::idle(&host);
+    let idle = sandbox::idle(&host, &host.configuration());
+    let booted = sandbox::idle(&host, &sandbox::booting(&host));
     host.end();
     pods::times(&mut times);
 
@@ -45,8 +46,12 @@ fn main() {
     let agent = fs::metadata(built("target/release/kata-agent")).unwrap().len();
     let rows = [
         ("`ctr run --rm … true` in a sandbox", format!("{:.2} s", times.median("sandbox run")), "below 2.0 s"),
-        ("… ÷ (bare boot to agent ready + runc)", format!("{:.2}", times.median("sandbox run") / reference), "1.25"),
-        ("… from a template", format!("{:.2} s", times.median("restored run")), "below 2.0 s"),
+        ("… booted, as the first one is", format!("{:.2} s", times.median("booted run")), "below 2.0 s"),
+        (
+            "… booted ÷ (bare boot to agent ready + runc)",
+            format!("{:.2}", times.median("booted run") / reference),
+            "1.25",
+        ),
         ("… runc", format!("{:.2} s", times.median("runc run")), "reference"),
         ("… bare boot to agent ready", format!("{:.2} s", times.median("bare boot")), "reference"),
         ("`exec` of `true`", format!("{:.3} s", times.median("sandbox exec")), "0.10 s"),
@@ -55,6 +60,7 @@ fn main() {
         ("… shim", format!("{:.1} MiB", idle.shim), "8 MiB"),
         ("… virtiofsd", format!("{:.1} MiB", idle.virtiofsd), "5 MiB"),
         ("… QEMU with touched guest memory", format!("{:.1} MiB", idle.qemu), "–"),
+        ("… booted, all host processes", format!("{:.1} MiB", booted.total), "190 MiB"),
         ("guest of 2048 MiB: not in MemAvailable", format!("{:.1} MiB", idle.guest), "120 MiB"),
         ("idle CPU, all host processes", format!("{:.2} % of a core", idle.cpu), "1 %"),
         ("pod from API to running", format!("{:.2} s", times.median("pod start")), "–"),

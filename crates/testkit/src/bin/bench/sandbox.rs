@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -26,6 +26,13 @@ fn runc(host: &Host, options: &[&str], process: &[&str]) -> Command {
     command
 }
 
+/// A configuration whose sandboxes always boot.
+pub fn booting(host: &Host) -> PathBuf {
+    let file = host.root.join("booting.toml");
+    fs::write(&file, templates::switched_off(&fs::read_to_string(host.configuration()).unwrap())).unwrap();
+    file
+}
+
 /// Start to end of a container, and of a process in a running one.
 pub fn times(host: &Host, times: &mut Times) {
     let sandbox = host.detach(&["sleep", "100000"]);
@@ -33,16 +40,14 @@ pub fn times(host: &Host, times: &mut Times) {
     let mut start = host.ctr_command(&["run", "--runtime", "io.containerd.runc.v2", "--detach", BUSYBOX, &plain]);
     start.args(["sleep", "100000"]);
     timed(start);
-    let templates = host.root.join("templates.toml");
-    fs::write(&templates, templates::switched_on(&fs::read_to_string(host.configuration()).unwrap())).unwrap();
-    let restored = |host: &Host| timed(host.run_command_with(&templates, &host.name(), &["--rm"], &["true"]));
-    restored(host);
+    let booting = booting(host);
+    // The first sandbox above had it made.
     templates::template(host);
     for round in 0..=ROUNDS {
         let bare = host.tokio.block_on(bare::boot_to_agent_ready());
         let runc_run = timed(runc(host, &["--rm"], &["true"]));
         let sandbox_run = timed(host.run_command(&host.name(), &["--rm"], &["true"]));
-        let restored_run = restored(host);
+        let booted_run = timed(host.run_command_with(&booting, &host.name(), &["--rm"], &["true"]));
         let sandbox_exec = host.exec(&sandbox, &[], &["true"]).ok().took;
         let runc_exec = host.exec(&plain, &[], &["true"]).ok().took;
         // The first round warms caches.
@@ -50,7 +55,7 @@ pub fn times(host: &Host, times: &mut Times) {
             times.add("bare boot", bare);
             times.add("runc run", runc_run);
             times.add("sandbox run", sandbox_run);
-            times.add("restored run", restored_run);
+            times.add("booted run", booted_run);
             times.add("sandbox exec", sandbox_exec);
             times.add("runc exec", runc_exec);
         }
@@ -75,16 +80,17 @@ pub struct Idle {
     pub cpu: f64,
 }
 
-/// Measures a sandbox at rest.
-pub fn idle(host: &Host) -> Idle {
-    let id = host.detach(&["sleep", "100000"]);
+/// Measures a sandbox at rest, made with `configuration`.
+pub fn idle(host: &Host, configuration: &Path) -> Idle {
+    let id = host.name();
+    timed(host.run_command_with(configuration, &id, &["--detach"], &["sleep", "100000"]));
     let meminfo = host.exec(&id, &[], &["cat", "/proc/meminfo"]).ok().text();
     let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
     let available: f64 = available.trim().trim_end_matches("kB").trim().parse().unwrap();
     // Boot-time work in guest and shim settles first.
     until(Duration::from_secs(5), || false);
     let root = host.root.to_str().unwrap();
-    let of = |word| processes::with(&[word, root]).into_iter().map(|process| process.pid).collect::<Vec<_>>();
+    let of = |word| processes::of_sandboxes(&[word, root]).into_iter().map(|process| process.pid).collect::<Vec<_>>();
     let [shim, virtiofsd, qemu] = ["containerd-shim-kata-v2", "virtiofsd", "qemu-system"].map(of);
     let mib = |pids: &[i32]| pids.iter().filter_map(|pid| processes::pss_kib(*pid)).sum::<u64>() as f64 / 1024.0;
     let all: Vec<i32> = [&shim[..], &virtiofsd, &qemu].concat();
