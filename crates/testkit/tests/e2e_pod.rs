@@ -24,7 +24,7 @@ fn security(config: &mut v1::ContainerConfig) -> &mut v1::LinuxContainerSecurity
 #[test]
 fn two_containers_share_one_machine_but_not_their_files() {
     let host = Host::start();
-    let machines = || processes::with(&["qemu-system", host.root.to_str().unwrap()]).len();
+    let machines = || processes::of_sandboxes(&["qemu-system", host.root.to_str().unwrap()]).len();
     let pod = Pod::start(&host, |_| {});
     let one = pod.add("one", &forever(), |_| {});
     let two = pod.add("two", &["sh", "-c", "echo two; exec sleep 100000"], |_| {});
@@ -203,6 +203,35 @@ fn the_guest_keeps_what_it_read_until_the_host_changes_it() {
     assert!(until(LIMIT, || pod.out(&container, "wc -c < /volume/file") == (2 * MIB).to_string()));
     assert_eq!(pod.out(&container, last), "d");
     assert!(costs("true").0 < 100_000);
+    pod.delete();
+    host.end();
+}
+
+#[test]
+fn limits_hold_in_the_guest_and_change_while_the_container_runs() {
+    let host = Host::start();
+    let pod = Pod::start(&host, |_| {});
+    let resources = |memory: i64, quota: i64, shares: i64| v1::LinuxContainerResources {
+        memory_limit_in_bytes: memory,
+        cpu_period: 100_000,
+        cpu_quota: quota,
+        cpu_shares: shares,
+        ..Default::default()
+    };
+    let container = pod.add("limited", &forever(), |config| {
+        config.linux.get_or_insert_default().resources = Some(resources(64 << 20, 50_000, 512));
+    });
+    let seen = || pod.out(&container, "cd /sys/fs/cgroup && cat memory.max cpu.max cpu.weight");
+    assert_eq!(seen(), "67108864\n50000 100000\n20");
+    let update = host.cri.update_container(&container, resources(32 << 20, 20_000, 1024));
+    host.tokio.block_on(update).unwrap();
+    assert_eq!(seen(), "33554432\n20000 100000\n39");
+    let spins = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+    pod.out(&container, spins);
+    let throttled = pod.out(&container, "sed -n 's/^throttled_usec //p' /sys/fs/cgroup/cpu.stat");
+    assert!(throttled.parse::<u64>().unwrap() > 0, "a fifth of a processor was not exceeded: {throttled}");
+    let greedy = pod.sh(&container, "tail -c 200m /dev/zero");
+    assert_eq!(greedy.code, 137, "{greedy:?}");
     pod.delete();
     host.end();
 }

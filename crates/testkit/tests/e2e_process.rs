@@ -5,9 +5,11 @@
 
 use std::{thread, time::Duration};
 
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use osc_testkit::{
     command::{self, until},
     host::{Host, LIMIT},
+    processes,
     terminal::Terminal,
 };
 
@@ -122,5 +124,55 @@ fn signals_arrive() {
         run.join().unwrap()
     });
     assert_eq!(outcome.code, 137, "{}", outcome.errors());
+    host.end();
+}
+
+#[test]
+fn disks_of_the_host_stay_out_of_reach() {
+    let host = Host::start();
+    // A block device node that stands for any disk; its number belongs to no driver.
+    let disk = host.root.join("disk");
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    mknod(&disk, SFlag::S_IFBLK, mode, makedev(240, 0)).unwrap();
+    let outcome = host.run(&["--device", disk.to_str().unwrap()], &["true"]);
+    assert_ne!(outcome.code, 0);
+    for part in [disk.to_str().unwrap(), "block device", "privileged_without_host_devices"] {
+        assert!(outcome.errors().contains(part), "{part} is missing in {}", outcome.errors());
+    }
+    let character = host.run(&["--device", "/dev/null"], &["sh", "-c", "echo x > /dev/null"]);
+    assert_eq!(character.code, 0, "{}", character.errors());
+    host.end();
+}
+
+/// CRI-O says by annotations of its own what a container is; the task calls are the same.
+#[test]
+fn annotations_of_cri_o_put_two_containers_into_one_sandbox() {
+    let host = Host::start();
+    let start = |kind: &str, sandbox: &str, id: &str| {
+        let annotations = [
+            format!("io.kubernetes.cri-o.ContainerType={kind}"),
+            format!("io.kubernetes.cri-o.SandboxID={sandbox}"),
+            "io.kubernetes.cri-o.KubeName=pod".to_owned(),
+            "io.kubernetes.cri-o.Namespace=default".to_owned(),
+        ];
+        let mut options = vec!["--detach"];
+        for annotation in &annotations {
+            options.extend(["--annotation", annotation]);
+        }
+        command::run(host.run_command(id, &options, &["sleep", "100000"]), b"", LIMIT).ok();
+    };
+    let machines = || processes::of_sandboxes(&["qemu-system", host.root.to_str().unwrap()]).len();
+    let (sandbox, container) = (host.name(), host.name());
+    start("sandbox", &sandbox, &sandbox);
+    start("container", &sandbox, &container);
+    assert_eq!(machines(), 1, "a container of the pod got a machine of its own");
+    let boot = |id: &str| host.exec(id, &[], &["cat", "/proc/sys/kernel/random/boot_id"]).ok().text();
+    assert_eq!(boot(&sandbox), boot(&container));
+    host.exec(&container, &[], &["touch", "/of-the-container"]).ok();
+    assert_ne!(host.exec(&sandbox, &[], &["ls", "/of-the-container"]).code, 0, "root file systems are shared");
+    host.delete(&container);
+    assert_eq!(host.exec(&sandbox, &[], &["true"]).code, 0, "the sandbox went with its container");
+    host.delete(&sandbox);
+    assert!(until(LIMIT, || machines() == 0));
     host.end();
 }

@@ -176,6 +176,19 @@ impl Client {
         call!(self.runtime, remove_container, id, CHANGE, request).map(drop)
     }
 
+    /// Changes what a running container may use.
+    ///
+    /// # Errors
+    /// See [`CriError`].
+    pub async fn update_container(&self, id: &str, linux: v1::LinuxContainerResources) -> Result<(), CriError> {
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        call!(self.runtime, update_container_resources, id, CHANGE, request).map(drop)
+    }
+
     /// Makes the engine open the log of a container anew, after it was put aside.
     ///
     /// # Errors
