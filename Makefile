@@ -20,7 +20,7 @@ COMPONENTS := $(addprefix target/images/,osc-operator.tar machine-config.tar san
 
 .PHONY: help
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: up
 up: build ## install what is missing, build, and run a sample pod in a sandbox
@@ -84,6 +84,11 @@ test: build ## everything continuous integration runs
 .PHONY: test-scale
 test-scale: build ## many sandboxes at once and one after another; minutes of full load
 	cargo test --locked --package osc-testkit --test e2e_scale
+
+# The first time it builds Kubernetes, outside this directory.
+.PHONY: e2e-kubernetes
+e2e-kubernetes: build ## the end-to-end suite against a real Kubernetes; builds it once, a quarter of an hour
+	scripts/kubernetes-e2e
 
 .PHONY: bench
 bench: build ## measure against references in the same run; table, and JSON beside it

@@ -42,7 +42,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "osc-agent-protocol",
         ],
     ),
-    ("osc-testkit", &["osc-guest-image", "osc-node", "osc-runtime", "osc-agent-protocol"]),
+    (
+        "osc-testkit",
+        &["osc-guest-image", "osc-machine-config", "osc-node", "osc-objects", "osc-runtime", "osc-agent-protocol"],
+    ),
     ("osc-xtask", &[]),
 ];
 

@@ -6,8 +6,9 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 use crate::{
-    cluster::Cluster,
     command::{self, Background, Outcome},
     host::{LIMIT, repository},
 };
@@ -51,21 +52,27 @@ fn unpacked(dir: &Path) -> Result<PathBuf, String> {
 
 /// A client that works in one namespace of a cluster.
 pub struct Kubectl<'a> {
-    /// The cluster.
-    pub cluster: &'a Cluster,
+    /// Access to the cluster; clients keep what they remember beside it.
+    pub kubeconfig: &'a Path,
     /// The program.
     pub program: PathBuf,
     /// The namespace.
     pub namespace: String,
 }
 
-impl Kubectl<'_> {
+impl<'a> Kubectl<'a> {
+    /// The client in PATH, in namespace `default`.
+    pub fn new(kubeconfig: &'a Path) -> Self {
+        Self { kubeconfig, program: "kubectl".into(), namespace: "default".into() }
+    }
+
     /// The command for `line`, whose words blanks part, followed by `rest` as it is.
     pub fn command(&self, line: &str, rest: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(self.cluster.root.join("kubeconfig")).args(["--namespace", &self.namespace]);
-        command.arg("--cache-dir").arg(self.cluster.root.join("kubectl-cache"));
-        command.args(line.split_whitespace()).args(rest).env("HOME", &self.cluster.root);
+        let home = self.kubeconfig.parent().unwrap_or(Path::new("/"));
+        command.arg("--kubeconfig").arg(self.kubeconfig).args(["--namespace", &self.namespace]);
+        command.arg("--cache-dir").arg(home.join("kubectl-cache"));
+        command.args(line.split_whitespace()).args(rest).env("HOME", home);
         command
     }
 
@@ -85,6 +92,12 @@ impl Kubectl<'_> {
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
         self.run(line, &[]).ok().text()
+    }
+
+    /// What `get` says about `what`, which must be there.
+    #[track_caller]
+    pub fn get(&self, what: &str) -> Value {
+        serde_json::from_slice(&self.run(&format!("get --output=json {what}"), &[]).ok().stdout).unwrap()
     }
 
     /// Runs `line` with `input`; it must succeed and print `words`.

@@ -92,7 +92,7 @@ fn tables() -> BTreeSet<String> {
 }
 
 fn mounts(root: &str) -> BTreeSet<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points.filter(|point| point.starts_with(root) || point.starts_with("/run/netns/")).map(str::to_owned).collect()
 }

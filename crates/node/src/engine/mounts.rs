@@ -8,10 +8,10 @@ use std::{
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Mount points at or below `dir`, deepest first. The kernel's list is read, so
-/// that no path is followed.
+/// Mount points at or below `dir` that this thread sees, deepest first. The kernel's
+/// list is read, so that no path is followed.
 pub fn below(dir: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let mut found: Vec<PathBuf> = table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))

@@ -1,5 +1,5 @@
-//! What people type: the commands an embedded cluster has to stand, with the newest
-//! and the oldest client.
+//! What people type, and what a cluster has to answer: the embedded one, and with
+//! these same steps a real Kubernetes.
 
 use std::{
     io::{Read, Write},
@@ -7,58 +7,13 @@ use std::{
     time::Duration,
 };
 
-use osc_testkit::{
-    cluster::Cluster,
-    command::until,
-    host::LIMIT,
-    kubectl::{Kubectl, programs},
-};
+use osc_testkit::{command::until, host::LIMIT, kubectl::Kubectl};
 use serde_json::{Value, json};
 
 use super::{manifests, streams};
 
-#[test]
-fn old_and_new_clients_work_as_with_kubernetes() {
-    let cluster = Cluster::up();
-    for (number, program) in programs().into_iter().enumerate() {
-        let kubectl = Kubectl { cluster: &cluster, program, namespace: format!("client-{number}") };
-        looking_around(&kubectl);
-        objects(&kubectl);
-        pods(&kubectl);
-        streams::logs(&kubectl);
-        rollouts(&kubectl);
-        evictions(&kubectl);
-        custom_resources(&kubectl);
-        identities(&kubectl);
-        owners(&kubectl);
-        kubectl.says(&format!("delete ns {}", kubectl.namespace), "", "deleted");
-        kubectl.refuses(&format!("get ns {}", kubectl.namespace), "", "not found");
-    }
-    cluster.end();
-}
-
-#[test]
-fn a_sandbox_can_be_worked_in_like_any_pod() {
-    let cluster = Cluster::up();
-    let clients = programs();
-    for (number, program) in clients.iter().enumerate() {
-        let kubectl = Kubectl { cluster: &cluster, program: program.clone(), namespace: "default".into() };
-        if number == 0 {
-            kubectl.says("apply -f -", &manifests::pod("box", streams::SERVER, true).to_string(), "created");
-            kubectl.ok("wait pod/box --for=condition=Ready --timeout=120s");
-            overhead(&kubectl);
-            one_view(&kubectl);
-            services(&kubectl, "box");
-        }
-        streams::work(&kubectl, "box");
-    }
-    let kubectl = Kubectl { cluster: &cluster, program: clients[0].clone(), namespace: "default".into() };
-    debugging(&kubectl, "box", true);
-    cluster.end();
-}
-
 /// Versions, kinds, nodes, namespaces.
-fn looking_around(kubectl: &Kubectl<'_>) {
+pub fn looking_around(kubectl: &Kubectl<'_>) {
     let versions = kubectl.ok("version");
     assert!(versions.contains("Client Version") && versions.contains("Server Version"), "{versions}");
     let kinds = kubectl.ok("api-resources");
@@ -77,7 +32,7 @@ fn looking_around(kubectl: &Kubectl<'_>) {
 }
 
 /// Creating, applying, comparing, changing.
-fn objects(kubectl: &Kubectl<'_>) {
+pub fn objects(kubectl: &Kubectl<'_>) {
     kubectl.says("create configmap c --from-literal=a=b", "", "created");
     let web = manifests::deployment("web", 1, "one").to_string();
     kubectl.says("apply -f -", &web, "created");
@@ -112,8 +67,8 @@ fn objects(kubectl: &Kubectl<'_>) {
     }
 }
 
-/// One pod from its creation to its end.
-fn pods(kubectl: &Kubectl<'_>) {
+/// Pod `p` from its creation to all that can be done with it.
+pub fn life_of_a_pod(kubectl: &Kubectl<'_>) {
     let rows = kubectl.start("get pods -w", &[]);
     kubectl.says("apply -f -", &manifests::pod("p", streams::SERVER, false).to_string(), "created");
     kubectl.says("wait pod/p --for=condition=Ready --timeout=60s", "", "condition met");
@@ -131,8 +86,10 @@ fn pods(kubectl: &Kubectl<'_>) {
         assert!(described.contains(word), "{word}: {described}");
     }
     streams::work(kubectl, "p");
-    services(kubectl, "p");
-    debugging(kubectl, "p", false);
+}
+
+/// The end of pod `p`, and of others that want more time or less.
+pub fn ends_of_pods(kubectl: &Kubectl<'_>) {
     late_runs_late(kubectl);
 
     let late = kubectl.run("wait pod/p --for=delete --timeout=1s", &[]);
@@ -154,7 +111,7 @@ fn pods(kubectl: &Kubectl<'_>) {
 
 /// A Service leads to a pod that runs [`streams::SERVER`]: by name and address, from
 /// the pod itself and from the machine.
-fn services(kubectl: &Kubectl<'_>, pod: &str) {
+pub fn services(kubectl: &Kubectl<'_>, pod: &str) {
     kubectl.says(&format!("expose pod {pod} --name=front --type=NodePort --port=80 --target-port=8000"), "", "exposed");
     for name in ["front".to_owned(), format!("front.{}.svc.cluster.local", kubectl.namespace)] {
         let script = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {name} 80");
@@ -174,7 +131,7 @@ fn services(kubectl: &Kubectl<'_>, pod: &str) {
 
 /// A container put into a running pod has its network and, outside sandboxes, sees the
 /// processes of the container it is to look at.
-fn debugging(kubectl: &Kubectl<'_>, pod: &str, sandboxed: bool) {
+pub fn debugging(kubectl: &Kubectl<'_>, pod: &str, sandboxed: bool) {
     if is_old(kubectl) {
         return; // It speaks of ephemeral containers as a kind of their own.
     }
@@ -194,15 +151,17 @@ fn is_old(kubectl: &Kubectl<'_>) -> bool {
 
 /// Whether a greeting comes from there.
 fn answers(address: &str) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    ask().is_ok_and(|text| text.contains("hello"))
+    answer(address).is_ok_and(|text| text.contains("hello"))
+}
+
+/// What an HTTP server answers.
+pub fn answer(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// A pod that had its time fails, and says so only when its containers have ended.
@@ -221,7 +180,7 @@ fn late_runs_late(kubectl: &Kubectl<'_>) {
 }
 
 /// Versions of a deployment, and their number of pods.
-fn rollouts(kubectl: &Kubectl<'_>) {
+pub fn rollouts(kubectl: &Kubectl<'_>) {
     kubectl.says("rollout status deploy/web --timeout=60s", "", "successfully rolled out");
     kubectl.says("apply -f -", &manifests::deployment("web", 1, "two").to_string(), "configured");
     kubectl.ok("rollout status deploy/web --timeout=60s");
@@ -232,9 +191,6 @@ fn rollouts(kubectl: &Kubectl<'_>) {
     kubectl.says("rollout undo deploy/web --to-revision=1", "", "rolled back");
     kubectl.ok("rollout status deploy/web --timeout=60s");
     kubectl.says("get deploy web -o jsonpath={.spec.template.spec.containers[0].env[0].value}", "", "one");
-    let scaler = kubectl.run("autoscale deploy/web --max=3", &[]).ok();
-    assert!(scaler.errors().contains("does not scale anything"), "{}", scaler.errors());
-    kubectl.says("delete hpa web", "", "deleted");
     kubectl.says("rollout pause deploy/web", "", "paused");
     kubectl.says("rollout resume deploy/web", "", "resumed");
     kubectl.says("scale deploy/web --replicas=3", "", "scaled");
@@ -244,9 +200,17 @@ fn rollouts(kubectl: &Kubectl<'_>) {
     kubectl.eventually("get deploy web", "1/1");
 }
 
-/// A drain waits for the budget, and goes on once it may.
-fn evictions(kubectl: &Kubectl<'_>) {
-    kubectl.says("apply -f -", &manifests::budget("web").to_string(), "created");
+/// The embedded cluster takes an autoscaler and says that nobody acts on it.
+pub fn autoscaling(kubectl: &Kubectl<'_>) {
+    let scaler = kubectl.run("autoscale deploy/web --max=3", &[]).ok();
+    assert!(scaler.errors().contains("does not scale anything"), "{}", scaler.errors());
+    kubectl.says("delete hpa web", "", "deleted");
+}
+
+/// A drain waits for the budget, and goes on once it may. `policy` is the version of
+/// the group that server and clients know.
+pub fn evictions(kubectl: &Kubectl<'_>, policy: &str) {
+    kubectl.says("apply -f -", &manifests::budget("web", policy).to_string(), "created");
     kubectl.eventually("get pdb web -o jsonpath={.status.currentHealthy}", "1");
     let drain = kubectl
         .start("drain worker-1 --pod-selector=app=web --delete-emptydir-data --ignore-daemonsets --timeout=90s", &[]);
@@ -260,21 +224,22 @@ fn evictions(kubectl: &Kubectl<'_>) {
     kubectl.ok("rollout status deploy/web --timeout=60s");
 }
 
-/// A kind of one's own.
-fn custom_resources(kubectl: &Kubectl<'_>) {
+/// A kind of one's own, with a rule in CEL where the server knows such.
+pub fn custom_resources(kubectl: &Kubectl<'_>, rules: bool) {
     let word = if kubectl.namespace.ends_with('0') { "gadget" } else { "widget" };
-    kubectl.says("apply -f -", &manifests::definition(word).to_string(), "created");
+    kubectl.says("apply -f -", &manifests::definition(word, rules).to_string(), "created");
     kubectl.ok(&format!("wait crd/{word}s.example.com --for=condition=Established --timeout=20s"));
     kubectl.says("apply -f -", &manifests::custom(word, json!({})).to_string(), "created");
     let table = kubectl.ok(&format!("get {word}"));
     assert!(table.contains("SIZE") && table.contains('3'), "{table}");
-    kubectl.refuses("apply -f -", &manifests::custom(word, json!({"size": 30})).to_string(), "too big");
+    let (wrong, words) = if rules { (json!({"size": 30}), "too big") } else { (json!({"size": "x"}), "spec.size") };
+    kubectl.refuses("apply -f -", &manifests::custom(word, wrong).to_string(), words);
     kubectl.says(&format!("explain {word}.spec.size"), "", "How big.");
     kubectl.says(&format!("delete crd {word}s.example.com"), "", "deleted");
 }
 
 /// Who may do what, and a token to do it with.
-fn identities(kubectl: &Kubectl<'_>) {
+pub fn identities(kubectl: &Kubectl<'_>) {
     let namespace = &kubectl.namespace;
     kubectl.says("create role reader --verb=get,list --resource=pods", "", "created");
     kubectl.says("create rolebinding reader --role=reader --user=jane", "", "created");
@@ -303,7 +268,7 @@ fn identities(kubectl: &Kubectl<'_>) {
 }
 
 /// What becomes of pods whose owner is deleted.
-fn owners(kubectl: &Kubectl<'_>) {
+pub fn owners(kubectl: &Kubectl<'_>) {
     kubectl.says("delete deploy web --cascade=foreground --timeout=60s", "", "deleted");
     assert_eq!(kubectl.ok("get pods,replicasets -l app=web -o name"), "");
     kubectl.says("apply -f -", &manifests::deployment("kept", 1, "one").to_string(), "created");
@@ -314,23 +279,10 @@ fn owners(kubectl: &Kubectl<'_>) {
 }
 
 /// What the machine of a sandbox costs counts on its node.
-fn overhead(kubectl: &Kubectl<'_>) {
+pub fn overhead(kubectl: &Kubectl<'_>) {
     let described = kubectl.ok("describe node worker-1");
     let line = described.lines().find(|line| line.trim_start().starts_with("default") && line.contains(" box "));
     let line = line.unwrap_or_else(|| panic!("no line for the pod: {described}"));
     let overhead = kubectl.ok("get runtimeclass kata -o jsonpath={.overhead.podFixed.memory}");
     assert!(line.contains(&overhead), "no {overhead} in {line}");
-}
-
-/// `osc` sees the pods of the cluster, too.
-fn one_view(kubectl: &Kubectl<'_>) {
-    let cluster = kubectl.cluster;
-    let list = cluster.osc(&["ps"]).ok().text();
-    let line = list.lines().find(|line| line.contains(" box ")).unwrap_or_else(|| panic!("{list}"));
-    assert!(line.contains("kata") && line.contains("worker-1") && line.contains("Running"), "{line}");
-    let json: Value = serde_json::from_slice(&cluster.osc(&["ps", "--json"]).ok().stdout).unwrap();
-    assert_eq!((&json[0]["node"], &json[0]["name"]), (&json!("worker-1"), &json!("box")));
-    assert!(until(LIMIT, || cluster.osc(&["logs", "box"]).ok().text() == "up"));
-    let inside = cluster.osc(&["exec", "default/box", "--", "uname", "-r"]).ok().text();
-    assert_ne!(inside, nix::sys::utsname::uname().unwrap().release().to_str().unwrap());
 }

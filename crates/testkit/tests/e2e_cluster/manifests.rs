@@ -39,10 +39,10 @@ pub fn deployment(name: &str, replicas: u32, word: &str) -> Value {
     })
 }
 
-/// A budget that no pod of `app` may be missing from.
-pub fn budget(app: &str) -> Value {
+/// A budget that no pod of `app` may be missing from, in a version of its group.
+pub fn budget(app: &str, policy: &str) -> Value {
     json!({
-        "apiVersion": "policy/v1",
+        "apiVersion": format!("policy/{policy}"),
         "kind": "PodDisruptionBudget",
         "metadata": {"name": app},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": app}}},
@@ -50,13 +50,11 @@ pub fn budget(app: &str) -> Value {
 }
 
 /// The definition of a kind of one's own, named after `word`: clients share a cluster.
-pub fn definition(word: &str) -> Value {
-    let size = json!({
-        "type": "integer",
-        "default": 3,
-        "description": "How big.",
-        "x-kubernetes-validations": [{"rule": "self < 10", "message": "too big"}],
-    });
+pub fn definition(word: &str, rules: bool) -> Value {
+    let mut size = json!({"type": "integer", "default": 3, "description": "How big."});
+    if rules {
+        size["x-kubernetes-validations"] = json!([{"rule": "self < 10", "message": "too big"}]);
+    }
     let schema = json!({
         "type": "object",
         "properties": {"spec": {"type": "object", "default": {}, "properties": {"size": size}}},
