@@ -16,6 +16,7 @@ mod condition;
 pub mod kata_config;
 #[expect(clippy::duplicated_attributes, reason = "several columns have the same type")]
 mod machine_config;
+mod machine_configuration;
 pub mod names;
 #[expect(clippy::duplicated_attributes, reason = "several columns have the same type")]
 mod pool;
@@ -29,6 +30,10 @@ use kube::CustomResourceExt;
 pub use condition::{Condition, ConditionStatus, Conditions};
 pub use kata_config::{KataConfig, KataConfigSpec, KataConfigStatus, KataNodes};
 pub use machine_config::{MachineConfig, MachineConfigSpec};
+pub use machine_configuration::{
+    FilePolicy, KeyPolicy, MachineConfiguration, MachineConfigurationSpec, NodeDisruptionPolicy, PolicyAction,
+    PolicyService, UnitPolicy,
+};
 pub use pool::{
     CertExpiry, MachineConfigPool, MachineConfigPoolSpec, MachineConfigPoolStatus, ObjectRef, PoolCondition,
     PoolConfiguration,
@@ -59,5 +64,6 @@ pub fn machine_config_crds() -> Vec<CustomResourceDefinition> {
         KubeletConfig::crd(),
         schema::spec_optional(MachineConfig::crd()),
         MachineConfigPool::crd(),
+        MachineConfiguration::crd(),
     ]
 }

@@ -61,6 +61,8 @@ pub mod role {
 pub mod machine {
     /// API group of the machine-config objects.
     pub const GROUP: &str = "machineconfiguration.openshift.io";
+    /// The MachineConfiguration that counts.
+    pub const CONFIGURATION: &str = "cluster";
     /// Label of a MachineConfig: the role, that is the pool, it is for.
     pub const ROLE_LABEL: &str = "machineconfiguration.openshift.io/role";
     /// Label of the built-in pools; its value is empty.

@@ -48,6 +48,11 @@ pub(crate) fn optional_log_level(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": crate::kata_config::LOG_LEVELS})
 }
 
+/// What nodes can do after a change.
+pub(crate) fn policy_action(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["None", "Drain", "Reload", "Restart", "DaemonReload", "Reboot"]})
+}
+
 /// Makes `spec` optional: absent and null both become `{}`, which has defaults for all fields.
 pub(crate) fn spec_optional(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for root in roots(&mut crd) {

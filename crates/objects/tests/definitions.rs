@@ -30,6 +30,7 @@ fn names_scopes_and_columns_are_those_of_the_platform() {
         ),
         ("containerruntimeconfigs.machineconfiguration.openshift.io", Some("ctrcfg"), "Age"),
         ("kubeletconfigs.machineconfiguration.openshift.io", None, "Age"),
+        ("machineconfigurations.operator.openshift.io", None, "Age"),
     ] {
         let all = osc_objects::crds();
         let crd = all.iter().find(|crd| crd.metadata.name.as_deref() == Some(name)).expect(name);
