@@ -94,6 +94,10 @@ e2e-kubernetes: build ## the end-to-end suite against a real Kubernetes; builds 
 bench: build ## measure against references in the same run; table, and JSON beside it
 	cargo run --profile optimised --quiet --locked --package osc-testkit --bin bench
 
+.PHONY: bench-fleet
+bench-fleet: ## what 5,000 nodes cost operator and machine-config controller; JSON
+	cargo run --profile optimised --quiet --locked --package osc-cli --example fleet
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf target

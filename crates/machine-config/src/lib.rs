@@ -23,5 +23,4 @@ pub mod reconcile;
 pub mod render;
 pub mod rights;
 pub mod selector;
-pub mod service;
 pub mod spec;

@@ -1,7 +1,7 @@
 //! Which changes a running node can make. Asked when a configuration is rendered,
 //! and again by the daemon before anything is touched.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use crate::spec::Spec;
 
@@ -9,6 +9,16 @@ use crate::spec::Spec;
 const REMOVABLE: &str = "storage.links";
 /// File whose presence forces an update; no configuration may write it.
 pub const FORCE_FILE: &str = "/run/machine-config-daemon-force";
+/// Part of the spec with files.
+pub(crate) const FILES: &str = "storage.files";
+/// What the daemon remembers, and what it installs.
+const OWN: [&str; 5] = [
+    "/etc/machine-config-daemon/currentconfig",
+    "/etc/machine-config-daemon/journal",
+    "/etc/machine-config-daemon/noorig",
+    "/etc/machine-config-daemon/orig",
+    "/opt/sandboxed-containers",
+];
 
 /// One change that a running node cannot make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +44,21 @@ pub fn refusals(old: &Spec, new: &Spec) -> Vec<Refusal> {
         .filter(|name| name.as_str() != REMOVABLE || after.first_boot.contains_key(*name))
         .map(|name| refusal(name, "can only be set when a machine is installed; undo the change"))
         .collect();
-    if after.files.contains_key(std::path::Path::new(FORCE_FILE)) {
-        out.push(refusal("storage.files", "the force file cannot be part of a configuration; remove it"));
+    if let Some(path) = after.files.keys().find(|path| is_reserved(path)) {
+        let why = format!("{} is the daemon's own; remove it from the configuration", path.display());
+        out.push(Refusal { part: FILES.into(), why });
     }
     if old.fips != new.fips {
         out.push(refusal("fips", "can only be set when a machine is installed; undo the change"));
     }
     out
+}
+
+/// Whether a path belongs to the daemon: a configuration that wrote there would change
+/// what the daemon believes about the node.
+pub(crate) fn is_reserved(path: &Path) -> bool {
+    let own = OWN.iter().any(|own| path.starts_with(own));
+    own || path == Path::new(FORCE_FILE)
 }
 
 fn refusal(part: &str, why: &str) -> Refusal {
@@ -73,6 +91,11 @@ mod tests {
         let append = json!({"storage": {"files": [{"path": "/f", "append": [{"source": "data:,"}]}]}});
         let disks = json!({"storage": {"disks": [{"device": "/dev/x"}]}});
         let force = json!({"storage": {"files": [{"path": FORCE_FILE}]}});
+        let journal = json!({"storage": {"files": [{"path": "/etc/machine-config-daemon/journal"}]}});
+        let original = json!({"storage": {"files": [{"path": "/etc/machine-config-daemon/orig/etc/a.mcdorig"}]}});
+        let payload = json!({"storage": {"files": [{"path": "/opt/sandboxed-containers/current"}]}});
+        let key_ring =
+            json!({"storage": {"files": [{"path": "/etc/machine-config-daemon/no-reboot/containers-gpg.pub"}]}});
         let arguments = json!({"kernelArguments": {"shouldExist": ["x"]}});
         let file = json!({"storage": {"files": [{"path": "/f"}]}, "systemd": {"units": [{"name": "a.service"}]}});
         for (old, new, want) in [
@@ -93,6 +116,10 @@ mod tests {
             (&empty, &disks, Some("storage.disks")),
             (&empty, &arguments, Some("kernelArguments")),
             (&empty, &force, Some("storage.files")),
+            (&empty, &journal, Some("storage.files")),
+            (&empty, &original, Some("storage.files")),
+            (&empty, &payload, Some("storage.files")),
+            (&empty, &key_ring, None),
         ] {
             let found = refusals(&spec(old.clone(), false), &spec(new.clone(), false));
             let parts: Vec<_> = found.iter().map(|refusal| refusal.part.as_str()).collect();

@@ -1,8 +1,10 @@
 //! Rights of the two programs: exactly what their code asks the API for. Manifests are
-//! made from these, and the embedded cluster runs both programs with them.
+//! made from these, and tests and the embedded cluster run both programs with them.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use osc_objects::names::machine::GROUP;
+use osc_objects::names::machine::{CONFIGURATION, GROUP};
+
+use crate::controller::LEASE;
 
 /// Account of the controller.
 pub const CONTROLLER_ACCOUNT: &str = "machine-config-controller";
@@ -24,8 +26,15 @@ pub fn controller() -> Vec<PolicyRule> {
         rule(GROUP, &["containerruntimeconfigs/status", "kubeletconfigs/status"], &["patch"]),
         // Who makes objects that block the deletion of their owner may change its finalizers.
         rule(GROUP, &["machineconfigpools/finalizers", "containerruntimeconfigs/finalizers"], &["update"]),
-        rule("events.k8s.io", &["events"], &["create", "patch"]),
+        rule("events.k8s.io", &["events"], &["create"]),
     ]
+}
+
+/// Rights of the controller in its namespace: the lease by which one replica leads.
+pub fn controller_in_its_namespace() -> Vec<PolicyRule> {
+    let leases = |verbs: &[&str]| rule("coordination.k8s.io", &["leases"], verbs);
+    // The name of what is created cannot be limited.
+    vec![leases(&["create"]), named(leases(&["get", "update"]), LEASE)]
 }
 
 /// Rights of a daemon. All share one account, so the API cannot hold each to its own node:
@@ -34,6 +43,7 @@ pub fn daemon() -> Vec<PolicyRule> {
     vec![
         rule("", &["nodes"], &["list", "watch", "patch"]),
         rule(GROUP, &["machineconfigs"], &["get"]),
+        named(rule("operator.openshift.io", &["machineconfigurations"], &["get"]), CONFIGURATION),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]
 }
@@ -46,4 +56,8 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
         verbs: owned(verbs),
         ..PolicyRule::default()
     }
+}
+
+fn named(rule: PolicyRule, name: &str) -> PolicyRule {
+    PolicyRule { resource_names: Some(vec![name.to_owned()]), ..rule }
 }

@@ -14,8 +14,6 @@ mod act;
 pub mod bundle;
 mod decide;
 mod error;
-mod http;
-mod leader;
 mod made;
 mod metrics;
 mod options;
@@ -26,38 +24,32 @@ mod seen;
 mod triggers;
 mod webhook;
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use kube::Client;
-use osc_fault::chain;
-use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
+use osc_service::{
+    leader::{Candidate, Ended, Leader},
+    web::{self, ListenError, Tells},
+};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{leader::Leader, metrics::Metrics, reconcile::Reconciler};
+use crate::{metrics::Metrics, reconcile::Reconciler};
 
 pub use error::Error;
-pub use options::{LeaseTimes, Options, ReachedBy, WebhookOptions};
+pub use options::{Options, ReachedBy, WebhookOptions};
+pub use osc_service::leader::LeaseTimes;
 pub use prober::Prober;
 
-/// Events that come in a burst are answered by one pass.
-const BURST: Duration = Duration::from_millis(50);
-/// Limit for handing over the lead.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// Name of the Lease; fixed, so that releases exclude each other.
+pub(crate) const LEASE: &str = "290f4947.kataconfiguration.openshift.io";
 
 /// The operator could not begin or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// An address is not to be had.
-    #[error("cannot listen on {address} for {what}: free it, or choose another")]
-    Listen {
-        /// What for.
-        what: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Cause.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A part ended although nobody stopped it.
     #[error("a part of the operator ended unexpectedly; this is a bug, start it again")]
     Ended {
@@ -79,87 +71,50 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     // Aborted when this future is dropped: nothing of a killed operator may go on.
     let mut tasks = JoinSet::new();
     if let Some(address) = options.metrics {
-        let listener = listen("metrics", address).await?;
-        tasks.spawn(metrics::serve(listener, Arc::clone(&metrics)));
+        let listener = web::listen("metrics", address).await?;
+        tasks.spawn(web::serve(listener, Arc::clone(&metrics) as Arc<dyn Tells>));
     }
     if let Some(webhook) = &options.webhook {
-        let listener = listen("the webhook", webhook.listen).await?;
+        let listener = web::listen("the webhook", webhook.listen).await?;
         tasks.spawn(webhook::run(client.clone(), Arc::clone(&options), webhook.reached_by.clone(), listener));
     }
-    let leader = Leader::new(client.clone(), &options.namespace, options.identity.clone(), options.lease);
+    let candidate = Candidate {
+        namespace: options.namespace.clone(),
+        lease: LEASE,
+        identity: options.identity.clone(),
+        times: options.lease,
+    };
+    let leader = Leader::new(client.clone(), candidate);
     let mut leading = JoinSet::new();
-    leading.spawn(lead_always(client, options, metrics, leader, stop.clone()));
+    leading.spawn(async move {
+        let work = || passes(client.clone(), Arc::clone(&options), Arc::clone(&metrics));
+        leader.lead(&stop, |leads| metrics.lead(leads), work).await
+    });
     let ended = tokio::select! {
         ended = leading.join_next() => ended,
         Some(ended) = tasks.join_next() => return Err(RunError::Ended { source: ended.err() }),
     };
     match ended {
-        Some(Ok(())) if stop.is_cancelled() => Ok(()),
+        Some(Ok(Ended::Stopped)) => Ok(()),
         ended => Err(RunError::Ended { source: ended.and_then(Result::err) }),
     }
 }
 
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { what, address, source })
-}
-
-/// Leads whenever it can, until stopped.
-async fn lead_always(
-    client: Client,
-    options: Arc<Options>,
-    metrics: Arc<Metrics>,
-    leader: Leader,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = leader.acquire() => {}
-        }
-        tracing::info!(identity = options.identity, "leading");
-        metrics.lead(true);
-        let still_leading = lead(&client, &options, &metrics, &leader, &stop).await;
-        metrics.lead(false);
-        if still_leading {
-            break;
-        }
-        tracing::warn!(identity = options.identity, "lead lost");
-    }
-    match tokio::time::timeout(RELEASE_LIMIT, leader.release()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(error = chain(&error), "lease not released; it runs out by itself"),
-        Err(_) => tracing::warn!("lease not released in time; it runs out by itself"),
-    }
-}
-
-/// Makes passes until stopped (`true`) or until the lead is lost (`false`).
-async fn lead(
-    client: &Client,
-    options: &Arc<Options>,
-    metrics: &Arc<Metrics>,
-    leader: &Leader,
-    stop: &CancellationToken,
-) -> bool {
+/// Makes passes as long as it is polled.
+async fn passes(client: Client, options: Arc<Options>, metrics: Arc<Metrics>) {
     let wake = Arc::new(Notify::new());
     let mut watches = JoinSet::new();
-    triggers::start(client, &options.namespace, &wake, &mut watches);
+    triggers::start(&client, &options.namespace, &wake, &mut watches);
     watches.spawn(prober::mark_always(client.clone(), options.namespace.clone()));
-    let mut reconciler = Reconciler::new(client.clone(), Arc::clone(options), Arc::clone(metrics));
-    let passes = async {
-        let mut pods = PodWatch::default();
-        loop {
-            let next = reconciler.pass().await;
-            pods.look_at(next.blocked_by, client, &wake);
-            let woken = tokio::time::timeout(next.again, wake.notified()).await.is_ok();
-            if woken {
-                tokio::time::sleep(BURST).await;
-            }
+    let mut reconciler = Reconciler::new(client.clone(), options, metrics);
+    let mut pods = PodWatch::default();
+    loop {
+        let next = reconciler.pass().await;
+        pods.look_at(next.blocked_by, &client, &wake);
+        let woken = tokio::time::timeout(next.again, wake.notified()).await.is_ok();
+        if woken {
+            tokio::time::sleep(next.burst).await;
         }
-    };
-    tokio::select! {
-        () = stop.cancelled() => true,
-        () = leader.keep() => false,
-        () = passes => true,
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::Client;
 use osc_operator::{Options, Prober, ReachedBy, WebhookOptions, bundle};
-use tokio::signal::unix::{SignalKind, signal};
+use osc_service::program;
 use tokio_util::sync::CancellationToken;
 
 /// Installs, updates and removes sandboxed containers on the nodes of a cluster.
@@ -167,26 +167,9 @@ fn with_client(work: impl AsyncFnOnce(Client, CancellationToken) -> anyhow::Resu
 
 /// Logging and signals: what everything that stays needs.
 fn until_stopped(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).json().init();
+    program::log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signal(stop.clone()));
-        work(stop).await
-    })
-}
-
-async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    stop.cancel();
+    runtime.block_on(async { work(program::stopped().context("no signals")?).await })
 }
 
 impl Bundle {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use osc_objects::names;
+use osc_service::leader::LeaseTimes;
 
 /// Names under which platforms know the extension.
 pub(crate) const EXTENSIONS: [&str; 2] = ["sandboxed-containers", "kata-containers"];
@@ -27,15 +28,6 @@ pub struct Options {
     pub webhook: Option<WebhookOptions>,
     /// A node that is being emptied for longer than this needs somebody's help.
     pub drain_patience: Duration,
-}
-
-/// Times of the leader's lease.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaseTimes {
-    /// A leader silent for this long is replaced.
-    pub duration: Duration,
-    /// How often it is renewed, and how often others look.
-    pub retry: Duration,
 }
 
 /// Where the admission webhook listens and how the API reaches it.
@@ -65,7 +57,7 @@ impl Default for Options {
             extension: "kata-containers".into(),
             monitor_image: None,
             identity: format!("osc-operator-{}", std::process::id()),
-            lease: LeaseTimes { duration: Duration::from_secs(15), retry: Duration::from_secs(2) },
+            lease: LeaseTimes::default(),
             metrics: None,
             webhook: None,
             drain_patience: Duration::from_secs(600),

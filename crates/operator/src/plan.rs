@@ -43,6 +43,13 @@ pub enum Write {
     RemoveFinalizer,
 }
 
+impl Write {
+    /// Whether it is about the label of one node: such writes may happen in any order.
+    pub fn is_label(&self) -> bool {
+        matches!(self, Self::Label(_) | Self::Unlabel(_))
+    }
+}
+
 /// What to do about one KataConfig. The order is: finalizer, status, writes. The status is
 /// first because it records the intent: a restart between two writes goes on from it.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::future::try_join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Client, Resource, ResourceExt,
@@ -27,6 +28,12 @@ use crate::{
 const PASS_LIMIT: Duration = Duration::from_secs(120);
 /// Limit of one event.
 const EVENT_LIMIT: Duration = Duration::from_secs(5);
+/// Events that come in a burst are answered by one pass; a burst may last this long …
+const BURST: Duration = Duration::from_millis(50);
+/// … and this much more for every node: what a pass costs grows with them.
+const BURST_OF_NODE: Duration = Duration::from_micros(200);
+/// Nodes labelled at the same time.
+const AT_ONCE: usize = 16;
 /// First pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -35,6 +42,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct Next {
     /// Even if nothing happens, after this time.
     pub again: Duration,
+    /// How long to wait for more news after the first.
+    pub burst: Duration,
     /// Namespaces and names of the pods it waits for.
     pub blocked_by: BTreeSet<(String, String)>,
 }
@@ -78,7 +87,7 @@ impl Reconciler {
                 let pause = pause(self.failures, error.kind());
                 self.failures = self.failures.saturating_add(1);
                 tracing::warn!(error = chain(&error), retry_ms = pause.as_millis(), "pass failed");
-                Next { again: pause, blocked_by: BTreeSet::new() }
+                Next { again: pause, burst: BURST, blocked_by: BTreeSet::new() }
             }
         }
     }
@@ -101,7 +110,8 @@ impl Reconciler {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        failure.map_or(Ok(Next { again, blocked_by }), Err)
+        let burst = BURST.saturating_add(BURST_OF_NODE.saturating_mul(seen.nodes.len().try_into().unwrap_or(u32::MAX)));
+        failure.map_or(Ok(Next { again, burst, blocked_by }), Err)
     }
 
     /// Status first, then the writes. A write that fails ends the plan, and the status says so:
@@ -111,8 +121,8 @@ impl Reconciler {
         let had_failed = keep_failure(&mut first, config.status.as_ref());
         let recorded = self.hands.record(&first, config).await?;
         self.tell(config, &first.status).await;
-        for write in &plan.writes {
-            let Err(error) = self.hands.write(write, &recorded).await else { continue };
+        for some in plan.writes.chunk_by(|one, next| one.is_label() && next.is_label()) {
+            let Err(error) = self.write(some, &recorded).await else { continue };
             if error.kind() != Kind::Busy {
                 let mut status = plan.status.clone();
                 publish_failure(&mut status, &chain(&error), Timestamp::now());
@@ -126,6 +136,14 @@ impl Reconciler {
         // With the finalizer gone, the object may be, too.
         if had_failed && !plan.writes.contains(&Write::RemoveFinalizer) {
             self.hands.set_status(recorded, &plan.status).await?;
+        }
+        Ok(())
+    }
+
+    /// Some writes that do not depend on each other.
+    async fn write(&self, some: &[Write], config: &KataConfig) -> Result<(), Error> {
+        for some in some.chunks(AT_ONCE) {
+            try_join_all(some.iter().map(|write| self.hands.write(write, config))).await?;
         }
         Ok(())
     }

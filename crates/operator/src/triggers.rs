@@ -35,7 +35,9 @@ pub(crate) fn start(client: &Client, namespace: &str, wake: &Arc<Notify>, tasks:
     whole.watch(Api::<KataConfig>::all(client.clone()), config(), |config| {
         fingerprint(&(config.metadata.generation, config.metadata.deletion_timestamp.is_some(), config.finalizers()))
     });
-    whole.watch(Api::<Node>::all(client.clone()), config(), |node| fingerprint(&format!("{:?}", NodeSeen::from(node))));
+    whole.watch(Api::<PartialObjectMeta<Node>>::all(client.clone()), config(), |node| {
+        fingerprint(&format!("{:?}", NodeSeen::from(node)))
+    });
     whole.watch(Api::<MachineConfigPool>::all(client.clone()), config(), |pool| {
         fingerprint(&format!("{:?} {:?}", pool.spec, pool.status))
     });

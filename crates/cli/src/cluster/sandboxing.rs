@@ -182,7 +182,10 @@ pub(super) async fn start(
     plane: &ControlPlane,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
+    // One process at a time is the cluster: the next one need not wait for the lease of one
+    // that was killed.
     let operator = osc_operator::Options {
+        identity: MANAGER.into(),
         webhook: Some(WebhookOptions {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             reached_by: ReachedBy::Address,
@@ -191,7 +194,7 @@ pub(super) async fn start(
     };
     let operator = osc_operator::run(as_account(plane, OPERATOR_ACCOUNT).await?, operator, stop.child_token());
     running.spawn(async move { operator.await.map_err(|error| Failure::new(Kind::Bug, error)) });
-    let options = controller::Options { settle: SETTLE, ..controller::Options::default() };
+    let options = controller::Options { identity: MANAGER.into(), settle: SETTLE, ..controller::Options::default() };
     let client = as_account(plane, rights::CONTROLLER_ACCOUNT).await?;
     let controller = controller::run(client, options, stop.child_token());
     running.spawn(async move { controller.await.map_err(|error| Failure::new(Kind::Bug, error)) });

@@ -1,15 +1,16 @@
 //! The machine-config daemon: a service of every node of a cluster without
 //! OpenShift's, or a pod on it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kube::Client;
 use osc_machine_config::{
     daemon::{self, Engine, Options, Systemd, host::Host, rules::Rule},
-    payload, service,
+    payload,
 };
+use osc_service::program;
 
 /// Makes this node what its desired configuration says.
 #[derive(Parser)]
@@ -31,6 +32,9 @@ struct Arguments {
     /// daemon's own.
     #[arg(long)]
     root: Option<PathBuf>,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Subcommand)]
@@ -46,7 +50,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    service::log();
+    program::log();
     if let Some(Command::Stage { from, to }) = &arguments.command {
         let manifest = payload::stage(from, to).context("cannot stage the payload")?;
         tracing::info!(version = manifest.version, "payload staged");
@@ -61,7 +65,7 @@ fn main() -> anyhow::Result<()> {
     };
     // Before there are threads: all of them must be inside.
     if let Some(root) = &arguments.root {
-        service::enter(root).with_context(|| format!("cannot make {} the root directory", root.display()))?;
+        program::enter(root).with_context(|| format!("cannot make {} the root directory", root.display()))?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
     runtime.block_on(run(arguments, rules))
@@ -71,7 +75,13 @@ async fn run(arguments: Arguments, rules: Vec<Rule>) -> anyhow::Result<()> {
     let engine = Engine::of(&Host::new("/"));
     let actions = Arc::new(Systemd { engine: engine.unit().into() });
     let node = arguments.node.context("no name of a node")?;
-    let options = Options { payload: arguments.payload, engine: Some(engine), rules, ..Options::node(node, actions) };
-    daemon::run(Client::try_default().await?, options, service::stopped()?).await?;
+    let options = Options {
+        payload: arguments.payload,
+        engine: Some(engine),
+        rules,
+        metrics: arguments.metrics,
+        ..Options::node(node, actions)
+    };
+    daemon::run(Client::try_default().await?, options, program::stopped()?).await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! A drain ends when no pod is left that could be elsewhere. Disruption budgets are
 //! honoured by the eviction API; they are asked again until they allow it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -17,12 +17,13 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Options,
+    BURST, Options,
     error::{ControllerError, ask, unless},
+    metrics::Metrics,
     observe::Stores,
     write::{Writer, patching},
 };
-use crate::names;
+use crate::{names, pools::NodeView};
 
 /// Longest attempt.
 const ATTEMPT: Duration = Duration::from_secs(90);
@@ -32,40 +33,31 @@ const PATIENT: Duration = Duration::from_secs(600);
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Serves drain requests for ever.
-pub(super) async fn run(client: Client, mut stores: Stores, options: Options) {
+pub(super) async fn run(client: Client, mut stores: Stores, options: Options, metrics: Arc<Metrics>) {
     stores.synced().await;
+    // As many as nodes may be unavailable at once: pools bound them.
     let mut running = FuturesUnordered::new();
     // What was begun, until the store shows that it is over.
     let mut begun: HashMap<String, String> = HashMap::new();
     loop {
-        for node in stores.nodes.state() {
-            let name = node.name_any();
-            match request(&node) {
-                None => drop(begun.remove(&name)),
-                Some(request) if begun.get(&name) == Some(&request) => {}
+        for node in stores.nodes.all() {
+            match node.drain_request() {
+                None => drop(begun.remove(&node.name)),
+                Some(request) if begun.get(&node.name).is_some_and(|known| known == request) => {}
                 Some(request) => {
+                    let (name, request) = (node.name.clone(), request.to_owned());
                     begun.insert(name.clone(), request.clone());
-                    let (client, options) = (client.clone(), options.clone());
-                    running.push(Drain { writer: Writer::new(&client), client, options, name, request }.serve());
+                    let (client, options, metrics) = (client.clone(), options.clone(), Arc::clone(&metrics));
+                    let writer = Writer::new(&client);
+                    running.push(Drain { client, writer, options, metrics, name, request }.serve());
                 }
             }
         }
         tokio::select! {
-            () = stores.changed() => {}
+            () = stores.changed() => tokio::time::sleep(BURST).await,
             Some(()) = running.next() => {}
         }
     }
-}
-
-/// What a node asks for, unless it was done already.
-fn request(node: &Node) -> Option<String> {
-    let note = |name: &str| node.annotations().get(name).map(String::as_str).unwrap_or_default();
-    let wanted = note(names::DESIRED_DRAIN);
-    (!wanted.is_empty() && wanted != note(names::APPLIED_DRAIN)).then(|| wanted.to_owned())
-}
-
-fn cordoned(node: &Node) -> bool {
-    node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false)
 }
 
 /// Pause before the next attempt of a drain that has taken `since` already.
@@ -85,6 +77,7 @@ struct Drain {
     client: Client,
     writer: Writer,
     options: Options,
+    metrics: Arc<Metrics>,
     name: String,
     request: String,
 }
@@ -96,13 +89,14 @@ impl Drain {
         loop {
             let result = timeout(ATTEMPT, self.attempt()).await;
             let why = match result {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => return self.metrics.drain(&self.name, false),
                 Ok(Err(error)) => chain(&error),
                 Err(_) => "pods are still there, see the events of disruption budgets and pods".into(),
             };
             tracing::warn!(node.name = self.name, request = self.request, why, "not done yet; it is tried again");
             if begun.elapsed() > LONG && !told {
                 told = true;
+                self.metrics.drain(&self.name, true);
                 self.complain(&why).await;
             }
             sleep(pause(self.options.drain_retry, begun.elapsed())).await;
@@ -112,24 +106,25 @@ impl Drain {
     async fn complain(&self, why: &str) {
         if let Ok(Some(node)) = self.node().await {
             let note = format!("Draining takes more than {LONG:?}: {why}");
-            self.writer.event(&node, EventType::Warning, "DrainFailed", note).await;
+            self.writer.event(&node.reference(), EventType::Warning, "DrainFailed", note).await;
         }
     }
 
-    async fn node(&self) -> Result<Option<Node>, ControllerError> {
+    async fn node(&self) -> Result<Option<NodeView>, ControllerError> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        ask("read", format!("node {}", self.name), nodes.get_opt(&self.name)).await
+        let found = ask("read", format!("node {}", self.name), nodes.get_opt(&self.name)).await?;
+        Ok(found.as_ref().map(NodeView::of))
     }
 
     /// One attempt; ends when nothing is left to do.
     async fn attempt(&self) -> Result<(), ControllerError> {
         loop {
             let Some(node) = self.node().await? else { return Ok(()) };
-            if request(&node).as_ref() != Some(&self.request) {
+            if node.drain_request() != Some(&self.request) {
                 return Ok(());
             }
             let close = self.request.starts_with("drain-");
-            if cordoned(&node) != close {
+            if node.cordoned != close {
                 // Also when somebody else let pods in meanwhile: then it starts over.
                 self.cordon(close).await?;
                 continue;
@@ -175,10 +170,10 @@ impl Drain {
     }
 
     /// Records success, but only for the node as it was seen: cordoned and empty.
-    async fn applied(&self, node: &Node) -> Result<(), ControllerError> {
+    async fn applied(&self, node: &NodeView) -> Result<(), ControllerError> {
         let (nodes, params): (Api<Node>, _) = (Api::all(self.client.clone()), patching());
         let patch = Patch::Merge(json!({"metadata": {"annotations": {names::APPLIED_DRAIN: self.request},
-            "resourceVersion": node.resource_version()}}));
+            "resourceVersion": node.version}}));
         let request = nodes.patch(&self.name, &params, &patch);
         ask("record the drain of", format!("node {}", self.name), request).await.map(drop)
     }
@@ -186,7 +181,6 @@ impl Drain {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
 
     use super::*;
 
@@ -207,22 +201,6 @@ mod tests {
             let pod: Pod =
                 serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).expect("a pod");
             assert_eq!(must_go(&pod), want, "{metadata} {phase}");
-        }
-    }
-
-    #[test]
-    fn a_request_is_served_once() {
-        let node = |annotations: Value| -> Node {
-            serde_json::from_value(json!({"metadata": {"name": "n", "annotations": annotations}})).expect("a node")
-        };
-        for (wanted, applied, want) in [
-            ("", "", None),
-            ("drain-a", "", Some("drain-a")),
-            ("drain-a", "drain-a", None),
-            ("uncordon-a", "drain-a", Some("uncordon-a")),
-        ] {
-            let node = node(json!({names::DESIRED_DRAIN: wanted, names::APPLIED_DRAIN: applied}));
-            assert_eq!(request(&node).as_deref(), want, "{wanted} {applied}");
         }
     }
 

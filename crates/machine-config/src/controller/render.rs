@@ -23,7 +23,7 @@ pub(super) struct Rendering {
     /// When they became what they are.
     since: Instant,
     /// What came of them.
-    outcome: Option<Result<Rendered, String>>,
+    outcome: Option<Result<Arc<Rendered>, String>>,
 }
 
 /// What to do about one pool.
@@ -32,7 +32,7 @@ pub(super) enum Decision {
     /// Inputs changed just now; look again then.
     Wait(Duration),
     /// The pool shall run this.
-    Target(Box<Rendered>),
+    Target(Arc<Rendered>),
     /// Why it cannot be rendered.
     Failed(String),
 }
@@ -65,7 +65,7 @@ pub(super) fn decide(
         .outcome
         .get_or_insert_with(|| blocked(&selected, &tuned).map_or_else(|| attempt(pool, &selected, configs), Err));
     match outcome {
-        Ok(rendered) => Decision::Target(Box::new(rendered.clone())),
+        Ok(rendered) => Decision::Target(rendered.clone()),
         Err(why) => Decision::Failed(why.clone()),
     }
 }
@@ -102,7 +102,7 @@ fn attempt(
     pool: &MachineConfigPool,
     selected: &[&MachineConfig],
     configs: &[Arc<MachineConfig>],
-) -> Result<Rendered, String> {
+) -> Result<Arc<Rendered>, String> {
     let inputs: Vec<Input> = selected
         .iter()
         .map(|config| Input {
@@ -115,7 +115,7 @@ fn attempt(
     let target = pool.target().unwrap_or_default();
     let current = configs.iter().find(|config| config.name_any() == target);
     let current = current.and_then(|config| Spec::parse(&spec_value(config)).ok());
-    render(&pool.name_any(), &inputs, current.as_ref()).map_err(|error| chain(&error))
+    render(&pool.name_any(), &inputs, current.as_ref()).map(Arc::new).map_err(|error| chain(&error))
 }
 
 fn spec_value(config: &MachineConfig) -> Value {

@@ -6,18 +6,20 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use k8s_openapi::{
-    api::core::v1::{Node, Taint},
+    api::core::v1::{ObjectReference, Taint},
     jiff::Timestamp,
 };
-use kube::{ResourceExt, runtime::events::EventType};
+use kube::{Resource, ResourceExt, runtime::events::EventType};
 use osc_objects::{ContainerRuntimeConfig, LabelSelector, MachineConfigPool};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Controller,
+    BURST, Controller,
     error::ControllerError,
+    metrics::PoolShown,
     observe::Stores,
     render::{self, Decision},
     tuning,
@@ -25,7 +27,7 @@ use super::{
 use crate::{
     names,
     pools::{
-        Membership, NodeView, PoolView, owner, rollout,
+        Membership, NodeView, PoolView, custom, owner, rollout,
         status::{self, Computed, Published},
     },
 };
@@ -41,29 +43,61 @@ struct Outcomes {
     again: Option<Duration>,
 }
 
+/// Nodes written to at the same time.
+const AT_ONCE: usize = 16;
+/// Nodes marked in one round: starting others must not wait for thousands of marks.
+const MARKS: usize = 128;
+
 /// Pools with their nodes, as one round sees them.
 struct Sight {
     pools: Vec<PoolView>,
     /// Each node, and the pool it belongs to.
-    nodes: Vec<(NodeView, Membership)>,
+    nodes: Vec<(Arc<NodeView>, Membership)>,
 }
 
 impl Sight {
-    fn new<'a>(pools: &[Arc<MachineConfigPool>], nodes: impl IntoIterator<Item = &'a Node>) -> Self {
+    fn new(pools: &[Arc<MachineConfigPool>], nodes: Vec<Arc<NodeView>>) -> Self {
         let pools: Vec<PoolView> = pools.iter().map(|pool| view(pool)).collect();
-        let nodes = nodes.into_iter().map(NodeView::of);
-        let nodes = nodes.map(|node| (node.clone(), owner(&node, &pools))).collect();
+        let belonging = |node: Arc<NodeView>| {
+            let membership = owner(&node, &pools);
+            (node, membership)
+        };
+        let nodes = nodes.into_iter().map(belonging).collect();
         Self { pools, nodes }
     }
 
     fn of(&self, pool: &PoolView) -> Vec<&NodeView> {
-        let belongs = |membership: &Membership| *membership == Membership::Pool(pool.name.clone());
-        self.nodes.iter().filter(|(_, membership)| belongs(membership)).map(|(node, _)| node).collect()
+        let belongs = |membership: &Membership| matches!(membership, Membership::Pool(name) if *name == pool.name);
+        self.nodes.iter().filter(|(_, membership)| belongs(membership)).map(|(node, _)| node.as_ref()).collect()
     }
 
     fn target(&self, membership: &Membership) -> Option<&str> {
         let Membership::Pool(name) = membership else { return None };
         self.pools.iter().find(|pool| pool.name == *name).map(|pool| pool.target.as_str())
+    }
+
+    /// Nodes whose turn it is, with what they shall run.
+    fn due(&self, host: Option<&str>) -> Vec<(&NodeView, &str)> {
+        let mut out = Vec::new();
+        for pool in &self.pools {
+            let nodes = self.of(pool);
+            let names: BTreeSet<String> = rollout::next(pool, &nodes, host).into_iter().collect();
+            let starting = nodes.into_iter().filter(|node| names.contains(&node.name));
+            out.extend(starting.map(|node| (node, pool.target.as_str())));
+        }
+        out
+    }
+
+    /// Masters that custom pools select in vain, with these pools.
+    fn overruled(&self) -> Vec<(String, String)> {
+        let masters = self.nodes.iter().filter(|(_, membership)| *membership == Membership::Pool("master".into()));
+        let custom = |node: &NodeView| custom(node, &self.pools).join(", ");
+        let named = masters.map(|(node, _)| (node.name.clone(), custom(node)));
+        named.filter(|(_, pools)| !pools.is_empty()).collect()
+    }
+
+    fn topology(&self) -> &'static str {
+        if self.nodes.len() == 1 { "SingleReplica" } else { "HighlyAvailable" }
     }
 }
 
@@ -92,52 +126,49 @@ impl Controller {
         if rendered.retargeted {
             return Ok(rendered.again); // the change brings the next round
         }
-        let nodes = Stores::sorted(&self.stores.nodes);
-        let sight = Sight::new(&pools, nodes.iter().map(Arc::as_ref));
+        let mut nodes = self.stores.nodes.all();
+        self.told.show(&mut nodes, Instant::now());
+        let sight = Sight::new(&pools, nodes);
+        let mut shown = Vec::new();
         for (pool, view) in pools.iter().zip(&sight.pools) {
             let failure = rendered.failures.get(&view.name).map(String::as_str);
-            self.report(pool, view, &sight.of(view), failure, now).await?;
+            shown.push(self.report(pool, view, &sight.of(view), failure, now).await?);
         }
-        self.start(&pools, &sight).await?;
-        self.mark(&nodes, &sight).await?;
-        self.complain(&pools, &nodes, &sight).await;
-        Ok(rendered.again)
+        self.metrics.show(shown, sight.overruled());
+        self.start(&sight).await?;
+        let all_marked = self.mark(&sight).await?;
+        self.complain(&pools, &sight).await;
+        Ok(if all_marked { rendered.again } else { Some(BURST) })
     }
 
     /// Tells people once what only they can cure.
-    async fn complain(&mut self, pools: &[Arc<MachineConfigPool>], nodes: &[Arc<Node>], sight: &Sight) {
+    async fn complain(&mut self, pools: &[Arc<MachineConfigPool>], sight: &Sight) {
         let mut now = BTreeSet::new();
         for pool in pools {
             let selectors = [&pool.spec.machine_config_selector, &pool.spec.node_selector];
-            if selectors.into_iter().flatten().any(LabelSelector::is_empty)
-                && now.insert(format!("pool {}", pool.name_any()))
-            {
+            if selectors.into_iter().flatten().any(LabelSelector::is_empty) {
                 let note = "An empty selector selects nothing here; say what you mean".to_owned();
-                self.tell(&now, pool.as_ref(), "SelectingAll", note).await;
+                let about = pool.object_ref(&());
+                now.insert(self.tell(format!("pool {}", pool.name_any()), &about, "SelectingAll", note).await);
             }
         }
-        for (node, (view, membership)) in nodes.iter().zip(&sight.nodes) {
+        for (node, membership) in &sight.nodes {
             if let Membership::Conflict(pools) = membership {
-                now.insert(format!("node {}", view.name));
                 let note = format!("Selected by pools {}; take all but one label away", pools.join(", "));
-                self.tell(&now, node.as_ref(), "SeveralPools", note).await;
+                let about = node.reference();
+                now.insert(self.tell(format!("node {}", node.name), &about, "SeveralPools", note).await);
             }
         }
-        self.told = now;
+        self.said = now;
     }
 
-    /// Publishes an event unless everything in `now` was said in the last round.
-    async fn tell<K: kube::Resource<DynamicType = ()>>(
-        &self,
-        now: &BTreeSet<String>,
-        about: &K,
-        reason: &str,
-        note: String,
-    ) {
-        if !now.is_subset(&self.told) {
-            tracing::warn!(object = about.meta().name, reason, note, "somebody has to decide");
+    /// Publishes an event unless it was in the last round; returns what it was about.
+    async fn tell(&self, what: String, about: &ObjectReference, reason: &str, note: String) -> String {
+        if !self.said.contains(&what) {
+            tracing::warn!(object = what, reason, note, "somebody has to decide");
             self.writer.event(about, EventType::Warning, reason, note).await;
         }
+        what
     }
 
     /// Renders what changed.
@@ -177,7 +208,7 @@ impl Controller {
         nodes: &[&NodeView],
         failure: Option<&str>,
         now: Timestamp,
-    ) -> Result<(), ControllerError> {
+    ) -> Result<PoolShown, ControllerError> {
         let before = pool.status.clone().unwrap_or_default();
         let published = Published {
             configuration: before.configuration.as_ref().map(|reached| reached.name.clone()).unwrap_or_default(),
@@ -189,45 +220,60 @@ impl Controller {
         if differs(&old, &status) {
             self.writer.pool_status(pool, status).await?;
         }
+        Ok(PoolShown::new(&view.name, view.paused, &computed))
+    }
+
+    /// Tells nodes whose turn it is. That spends from a budget, and what is spent counts
+    /// before the watch shows it.
+    async fn start(&mut self, sight: &Sight) -> Result<(), ControllerError> {
+        let due = sight.due(self.options.host.as_deref());
+        for some in due.chunks(AT_ONCE) {
+            for (node, target) in some {
+                self.told.begin(&node.name, target, Instant::now());
+            }
+            let telling = some.iter().map(|(node, target)| self.writer.start(node, target, sight.topology()));
+            let mut failure = None;
+            for ((node, target), answer) in some.iter().zip(join_all(telling).await) {
+                match answer {
+                    Ok(Some(version)) => {
+                        self.told.done(&node.name, &version);
+                        tracing::info!(node.name = node.name, target, "node told to update");
+                    }
+                    Ok(None) => self.told.refused(&node.name), // it is gone
+                    Err(error) => {
+                        if error.code().is_some() {
+                            self.told.refused(&node.name);
+                        }
+                        failure = failure.or(Some(error).filter(|error| !error.is_conflict()));
+                    }
+                }
+            }
+            failure.map_or(Ok(()), Err)?;
+        }
         Ok(())
     }
 
-    /// Tells nodes whose turn it is. That spends from a budget, so it is decided on
-    /// nodes read just now: the stores may not show yet what was spent before.
-    async fn start(&self, pools: &[Arc<MachineConfigPool>], sight: &Sight) -> Result<(), ControllerError> {
-        let host = self.options.host.as_deref();
-        let due = |sight: &Sight| -> Vec<(String, String)> {
-            let starts = |pool: &PoolView| rollout::next(pool, &sight.of(pool), host);
-            let named =
-                |pool: &PoolView| starts(pool).into_iter().map(|node| (node, pool.target.clone())).collect::<Vec<_>>();
-            sight.pools.iter().flat_map(named).collect()
-        };
-        if due(sight).is_empty() {
-            return Ok(());
-        }
-        let nodes = self.writer.nodes().await?;
-        for (name, target) in due(&Sight::new(pools, &nodes)) {
-            let Some(node) = nodes.iter().find(|node| node.name_any() == name) else { continue };
-            self.writer.node(node, &[(names::DESIRED, &target)], None).await?;
-            tracing::info!(node.name = name, target, "node told to update");
-            self.writer.event(node, EventType::Normal, "SetDesiredConfig", format!("Targeted node to {target}")).await;
-        }
-        Ok(())
-    }
-
-    /// Taints of nodes that wait, and what the cluster looks like to them.
-    async fn mark(&self, nodes: &[Arc<Node>], sight: &Sight) -> Result<(), ControllerError> {
-        let topology = if nodes.len() == 1 { "SingleReplica" } else { "HighlyAvailable" };
-        for (node, (view, membership)) in nodes.iter().zip(&sight.nodes) {
+    /// Taints of nodes that wait, and what the cluster looks like to them; whether that is
+    /// done for all.
+    async fn mark(&self, sight: &Sight) -> Result<bool, ControllerError> {
+        let topology = sight.topology();
+        let differing = sight.nodes.iter().filter_map(|(node, membership)| {
             let target = sight.target(membership).filter(|target| !target.is_empty());
-            let waits = view.managed() && target.is_some_and(|target| view.desired != target);
+            let waits = node.managed() && target.is_some_and(|target| node.desired != target);
             let taints = taints(node, waits);
-            let known = node.annotations().get(names::TOPOLOGY).is_some_and(|known| known == topology);
-            if taints.is_some() || (!known && view.managed()) {
-                self.writer.node(node, &[(names::TOPOLOGY, topology)], taints).await?;
+            let told = node.topology == topology || !node.managed();
+            (taints.is_some() || !told).then_some((node, taints))
+        });
+        let marks: Vec<_> = differing.take(MARKS).collect();
+        let notes = [(names::TOPOLOGY, topology)];
+        for some in marks.chunks(AT_ONCE) {
+            let marking = some.iter().map(|(node, taints)| self.writer.node(node, &notes, taints.clone()));
+            for answer in join_all(marking).await {
+                // Somebody was faster: the change brings the next round.
+                answer.map(drop).or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })?;
             }
         }
-        Ok(())
+        Ok(marks.len() < MARKS)
     }
 
     /// Generates configurations from ContainerRuntimeConfigs, answers KubeletConfigs.
@@ -333,9 +379,9 @@ fn differs(old: &Value, wanted: &Value) -> bool {
 }
 
 /// The taints a node should have, if they differ.
-fn taints(node: &Node, waits: bool) -> Option<Value> {
+pub(super) fn taints(node: &NodeView, waits: bool) -> Option<Value> {
     const EFFECT: &str = "PreferNoSchedule";
-    let now: &[Taint] = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let now = &node.taints;
     let ours = |taint: &Taint| taint.key == names::TAINT && taint.effect == EFFECT;
     if now.iter().any(ours) == waits {
         return None;
@@ -354,8 +400,9 @@ mod tests {
 
     #[test]
     fn the_taint_comes_and_goes_and_others_stay() {
-        let node = |taints: Value| -> Node {
-            serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints}})).expect("a node")
+        let node = |taints: Value| {
+            let node = json!({"metadata": {"name": "n"}, "spec": {"taints": taints}});
+            NodeView::of(&serde_json::from_value(node).expect("a node"))
         };
         let (theirs, ours) =
             (json!({"key": "a", "effect": "NoSchedule"}), json!({"key": names::TAINT, "effect": "PreferNoSchedule"}));

@@ -1,9 +1,9 @@
 //! Everything the controller writes.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use osc_fault::chain;
@@ -11,13 +11,16 @@ use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineC
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::error::{ControllerError, ask, unless};
-use crate::{names, render::Rendered};
+use super::{
+    error::{ControllerError, ask, unless},
+    round::taints,
+};
+use crate::{names, pools::NodeView, render::Rendered};
 
 /// The API as the controller writes to it.
+#[derive(Clone)]
 pub(super) struct Writer {
     client: Client,
-    recorder: Recorder,
 }
 
 const API_VERSION: &str = "machineconfiguration.openshift.io/v1";
@@ -30,8 +33,7 @@ pub(super) fn patching() -> PatchParams {
 
 impl Writer {
     pub(super) fn new(client: &Client) -> Self {
-        let reporter = Reporter { controller: names::CONTROLLER.into(), instance: None };
-        Self { client: client.clone(), recorder: Recorder::new(client.clone(), reporter) }
+        Self { client: client.clone() }
     }
 
     fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
@@ -110,28 +112,42 @@ impl Writer {
         self.merge_status::<K>(&name, patch).await
     }
 
-    /// All nodes as they are now.
-    pub(super) async fn nodes(&self) -> Result<Vec<Node>, ControllerError> {
-        let api = self.all::<Node>();
-        Ok(ask("list", "nodes", api.list(&ListParams::default())).await?.items)
-    }
-
-    /// Changes annotations of a node, and its taints if given.
+    /// Changes annotations of a node, and its taints if given; returns its new version, none
+    /// if the node is gone.
     pub(super) async fn node(
         &self,
-        node: &Node,
+        node: &NodeView,
         annotations: &[(&str, &str)],
         taints: Option<Value>,
-    ) -> Result<(), ControllerError> {
+    ) -> Result<Option<String>, ControllerError> {
         let notes: Map<String, Value> =
             annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let mut patch = json!({"metadata": {"annotations": notes}});
         if let Some(taints) = taints {
             patch["spec"] = json!({"taints": taints});
             // The list is replaced whole: nobody else's taint may get lost.
-            patch["metadata"]["resourceVersion"] = json!(node.resource_version());
+            patch["metadata"]["resourceVersion"] = json!(node.version);
         }
-        unless(404, self.merge::<Node>("change", &node.name_any(), patch).await).map(drop)
+        let (nodes, params, patch) = (self.all::<Node>(), patching(), Patch::Merge(patch));
+        let changing = ask("change", format!("Node {}", node.name), nodes.patch_metadata(&node.name, &params, &patch));
+        Ok(unless(404, changing.await)?.and_then(|node| node.resource_version()))
+    }
+
+    /// Tells a node to run `target`, and everybody that it was told; returns its new version,
+    /// none if the node is gone.
+    pub(super) async fn start(
+        &self,
+        node: &NodeView,
+        target: &str,
+        topology: &str,
+    ) -> Result<Option<String>, ControllerError> {
+        let notes = [(names::DESIRED, target), (names::TOPOLOGY, topology)];
+        let version = self.node(node, &notes, taints(node, false)).await?;
+        if version.is_some() {
+            let note = format!("Targeted node to {target}");
+            self.event(&node.reference(), EventType::Normal, "SetDesiredConfig", note).await;
+        }
+        Ok(version)
     }
 
     /// Makes a generated configuration what it should be.
@@ -196,16 +212,14 @@ impl Writer {
     }
 
     /// Tells people. An event that gets lost is no reason to stop.
-    pub(super) async fn event<K: Resource<DynamicType = ()>>(
-        &self,
-        about: &K,
-        kind: EventType,
-        reason: &str,
-        note: String,
-    ) {
+    pub(super) async fn event(&self, about: &ObjectReference, kind: EventType, reason: &str, note: String) {
         let event =
             Event { type_: kind, reason: reason.into(), note: Some(note), action: "Rollout".into(), secondary: None };
-        let sent = ask("create", "an event", self.recorder.publish(&event, &about.object_ref(&()))).await;
+        // A recorder remembers all it said, to count repetitions. Nothing is said twice here,
+        // and thousands of nodes would be remembered.
+        let reporter = Reporter { controller: names::CONTROLLER.into(), instance: None };
+        let recorder = Recorder::new(self.client.clone(), reporter);
+        let sent = ask("create", "an event", recorder.publish(&event, about)).await;
         if let Err(error) = sent {
             tracing::debug!(error = %chain(&error), reason, "an event was lost");
         }

@@ -68,6 +68,8 @@ pub trait NodeActions: Send + Sync {
     async fn enable(&self, unit: &str, enabled: Option<bool>) -> Result<(), ActionError>;
     /// Restarts a unit whose text changed, or starts it.
     async fn restart_unit(&self, unit: &str) -> Result<(), ActionError>;
+    /// Makes a service read its configuration again; one that cannot is restarted.
+    async fn reload_unit(&self, unit: &str) -> Result<(), ActionError>;
     /// Rebuilds the store of trusted certificates.
     async fn update_trust(&self) -> Result<(), ActionError>;
     /// Writes the boot loader's menu anew.
@@ -145,6 +147,10 @@ impl NodeActions for Systemd {
         succeed("systemctl", &["restart", unit]).await
     }
 
+    async fn reload_unit(&self, unit: &str) -> Result<(), ActionError> {
+        succeed("systemctl", &["reload-or-restart", unit]).await
+    }
+
     async fn update_trust(&self) -> Result<(), ActionError> {
         match succeed("update-ca-trust", &["extract"]).await {
             Err(ActionError::Spawn { .. }) => succeed("update-ca-certificates", &[]).await,
@@ -203,6 +209,10 @@ impl<F: Fn(Verb) -> EngineAnswer + Send + Sync> NodeActions for Embedded<F> {
     }
 
     async fn restart_unit(&self, _: &str) -> Result<(), ActionError> {
+        Err(ActionError::Unsupported("manage units"))
+    }
+
+    async fn reload_unit(&self, _: &str) -> Result<(), ActionError> {
         Err(ActionError::Unsupported("manage units"))
     }
 

@@ -244,8 +244,10 @@ pub(crate) fn make_directories(dir: &Path) -> Result<(), HostError> {
         make_directories(parent)?;
     }
     match fs::create_dir(dir) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(on("create", dir)(error)),
-        _ => fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(on("set permissions of", dir)),
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(on("set permissions of", dir)),
+        // Somebody was faster. A file in its place is nothing to touch.
+        Err(_) if dir.is_dir() => Ok(()),
+        Err(error) => Err(on("create", dir)(error)),
     }
 }
 
@@ -287,6 +289,16 @@ mod tests {
         assert!(host.read(Path::new("/d")).is_err());
         assert!(host.put(Path::new("/d"), &Entry::file("x", 0o644)).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_file_where_a_directory_should_be_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path());
+        let file = Entry::file("x", 0o600);
+        host.put(Path::new("/a"), &file).unwrap();
+        assert!(host.put(Path::new("/a/b"), &Entry::file("y", 0o644)).is_err());
+        assert_eq!(host.read(Path::new("/a")).unwrap(), file, "its permissions included");
     }
 
     #[test]

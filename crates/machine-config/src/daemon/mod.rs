@@ -23,9 +23,11 @@ pub mod drift;
 pub mod engine;
 pub mod host;
 pub mod journal;
+mod metrics;
 mod next;
 mod node;
 mod plan;
+mod policy;
 pub mod record;
 mod registries;
 pub mod rules;
@@ -35,7 +37,7 @@ pub mod update;
 mod wanted;
 mod watch;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use actions::{ActionError, Embedded, EngineAnswer, NodeActions, Systemd, Verb};
 pub use engine::Engine;
@@ -59,6 +61,8 @@ pub struct Options {
     pub actions: Arc<dyn NodeActions>,
     /// First delay after a failure; it doubles.
     pub retry: Duration,
+    /// Where metrics and health are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Options {
@@ -72,6 +76,7 @@ impl Options {
             rules: Vec::new(),
             actions,
             retry: Duration::from_secs(1),
+            metrics: None,
         }
     }
 }

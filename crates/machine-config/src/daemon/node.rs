@@ -9,7 +9,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use osc_fault::chain;
-use osc_objects::MachineConfig;
+use osc_objects::{MachineConfig, MachineConfiguration, NodeDisruptionPolicy, names::machine};
 use serde_json::{Value, json};
 
 use super::next::Notes;
@@ -51,6 +51,7 @@ pub(super) struct NodeObject {
     name: String,
     nodes: Api<Node>,
     configs: Api<MachineConfig>,
+    settings: Api<MachineConfiguration>,
     recorder: Recorder,
 }
 
@@ -76,6 +77,7 @@ impl NodeObject {
             name: name.into(),
             nodes: Api::all(client.clone()),
             configs: Api::all(client.clone()),
+            settings: Api::all(client.clone()),
             recorder: Recorder::new(client.clone(), reporter),
         }
     }
@@ -114,6 +116,16 @@ impl NodeObject {
         Ok(serde_json::to_value(config.spec).unwrap_or_default()) // it came as JSON
     }
 
+    /// What changes ask for in this cluster. Clusters need not have such settings.
+    pub(super) async fn policy(&self) -> Result<NodeDisruptionPolicy, ApiError> {
+        let object = format!("MachineConfiguration {}", machine::CONFIGURATION);
+        match self.ask("read", &object, self.settings.get(machine::CONFIGURATION)).await {
+            Ok(found) => Ok(found.spec.node_disruption_policy),
+            Err(ApiError::Refused { source, .. }) if is_missing(&source) => Ok(NodeDisruptionPolicy::default()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tells people. An event that gets lost is no reason to stop.
     pub(super) async fn event(&self, node: &Node, kind: EventType, reason: &str, note: &str) {
         let event = Event {
@@ -129,6 +141,11 @@ impl NodeObject {
             tracing::debug!(node.name = self.name, reason, "an event was lost");
         }
     }
+}
+
+/// Whether the object or its kind does not exist.
+fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// A reason as long as is reported.

@@ -12,16 +12,22 @@ use serde::Deserialize;
 use super::registries;
 
 /// Something that is done once the files are in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize)]
 pub enum Action {
     /// Rebuild the store of trusted certificates.
     UpdateTrust,
     /// Write the boot loader's menu anew.
     UpdateBootLoader,
+    /// The service manager reads unit files again.
+    ReloadUnits,
     /// The engine reads its configuration again.
     ReloadEngine,
     /// The engine is restarted; its containers go on.
     RestartEngine,
+    /// A service reads its configuration again.
+    ReloadService(String),
+    /// A service is restarted.
+    RestartService(String),
     /// The machine is restarted.
     Reboot,
 }
@@ -93,7 +99,7 @@ pub fn consequences(changed: &[Changed<'_>], own: &[Rule], defaults: &[Rule]) ->
         // The first of equal length is kept: own rules come first.
         let best = covering.reduce(|best, rule| if rule.path.len() > best.path.len() { rule } else { best });
         let Some(rule) = best else { continue };
-        out.actions.extend(rule.actions.iter().copied());
+        out.actions.extend(rule.actions.iter().cloned());
         let risky = rule.path == REGISTRIES && !registries::safe(change.before, change.after);
         out.drain |= rule.drain || rule.actions.contains(&Action::Reboot) || risky;
     }

@@ -6,18 +6,21 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client,
-    runtime::{WatchStreamExt, events::EventType, reflector, watcher},
+    runtime::{WatchStreamExt, events::EventType, reflector, watcher, watcher::Event},
 };
 use osc_fault::chain;
-use tokio::{sync::Notify, time::Instant};
+use osc_service::web::{self, ListenError, Tells};
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Options,
     engine::Engine,
     host::{Entry, Host, HostError},
+    metrics::Metrics,
     next::{self, Notes, Seen, Step, next},
     node::{ApiError, NodeObject, notes, reason},
+    policy::{self, PolicyError},
     record::{self, Record, RecordError},
     update::{Ended, Recovered, UpdateError, Updater},
     watch::Watch,
@@ -33,10 +36,16 @@ const DRAIN: Duration = Duration::from_secs(3600);
 /// The same for the opposite.
 const UNCORDON: Duration = Duration::from_secs(600);
 
-/// The daemon ended although nobody stopped it.
+/// The daemon could not begin, or ended although nobody stopped it.
 #[derive(Debug, thiserror::Error)]
-#[error("the watch of the node ended unexpectedly; this is a bug, restart the daemon")]
-pub struct RunError;
+pub enum RunError {
+    /// The address for metrics is not to be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The watch ended by itself.
+    #[error("the watch of the node ended unexpectedly; this is a bug, restart the daemon")]
+    Ended,
+}
 
 /// A round that did not get to its end.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +58,8 @@ enum RoundError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error("{what} is not done after {limit:?}; it is still waited for")]
     Slow { what: String, limit: Duration },
 }
@@ -59,6 +70,13 @@ enum RoundError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(client: Client, options: Options, stop: CancellationToken) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::default());
+    // Aborted when this future is dropped.
+    let mut answering = JoinSet::new();
+    if let Some(address) = options.metrics {
+        let listener = web::listen("metrics", address).await?;
+        answering.spawn(web::serve(listener, Arc::clone(&metrics) as Arc<dyn Tells>));
+    }
     let (store, writer) = reflector::store::<Node>();
     let only = watcher::Config::default().fields(&format!("metadata.name={}", options.node));
     let changed = Arc::new(Notify::new());
@@ -66,14 +84,24 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     let nodes = watcher(Api::<Node>::all(client.clone()), only).default_backoff().reflect(writer);
     let watching = async move {
         let mut nodes = std::pin::pin!(nodes);
+        let mut known = None;
         while let Some(event) = nodes.next().await {
-            if let Err(error) = event {
-                tracing::debug!(error = %chain(&error), "watch interrupted; it resumes");
+            let said = match &event {
+                Ok(Event::Apply(node) | Event::InitApply(node)) => Some(notes(node)),
+                Ok(_) => continue,
+                Err(error) => {
+                    tracing::debug!(error = %chain(error), "watch interrupted; it resumes");
+                    continue;
+                }
+            };
+            // Heartbeats of the node say nothing to us.
+            if known != said {
+                known = said;
+                tell.notify_one();
             }
-            tell.notify_one();
         }
     };
-    let mut daemon = Daemon::new(&client, options);
+    let mut daemon = Daemon::new(&client, options, metrics);
     let serving = async {
         while !stop.is_cancelled() {
             let node = store.state().into_iter().next();
@@ -89,7 +117,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) -> R
     };
     tokio::select! {
         () = serving => Ok(()),
-        () = watching => Err(RunError),
+        () = watching => Err(RunError::Ended),
     }
 }
 
@@ -102,6 +130,7 @@ struct Daemon {
     waiting: Option<(String, Instant)>,
     rebooting: bool,
     collected: Option<Instant>,
+    metrics: Arc<Metrics>,
 }
 
 /// Attempts in vain.
@@ -114,18 +143,26 @@ struct Failures {
 }
 
 impl Daemon {
-    fn new(client: &Client, options: Options) -> Self {
+    fn new(client: &Client, options: Options, metrics: Arc<Metrics>) -> Self {
         let host = Host::new(&options.root);
         let engine = options.engine.unwrap_or_else(|| Engine::of(&host));
         Self {
             object: NodeObject::new(client, &options.node),
             watch: Watch::new(&host, None),
-            updater: Updater { host, engine, payload: options.payload, rules: options.rules, actions: options.actions },
+            updater: Updater {
+                host,
+                engine,
+                payload: options.payload,
+                rules: options.rules,
+                policy: Vec::new(),
+                actions: options.actions,
+            },
             retry: options.retry,
             failures: None,
             waiting: None,
             rebooting: false,
             collected: None,
+            metrics,
         }
     }
 
@@ -139,6 +176,7 @@ impl Daemon {
             None => match self.advance(node, &notes).await {
                 Ok(()) => {
                     self.failures = None;
+                    self.metrics.heard(None);
                     return ROUND;
                 }
                 Err(error) => self.failed(node, &notes, &error).await,
@@ -182,6 +220,7 @@ impl Daemon {
         });
         tracing::debug!(?step, desired = notes.desired, "decided");
         let record = record.unwrap_or_else(Record::baseline);
+        self.metrics.show(&record.name, if step == Step::Rest { State::Done } else { State::Working });
         match step {
             Step::Adopt => self.adopt(notes).await?,
             Step::ReportDrift => return Err(UpdateError::Drifted(drift).into()),
@@ -207,6 +246,7 @@ impl Daemon {
     async fn update(&mut self, node: &Node, notes: &Notes, record: &Record, force: bool) -> Result<(), RoundError> {
         let to = if notes.desired.is_empty() { record.name.clone() } else { notes.desired.clone() };
         let spec = if to == record.name { record.spec.clone() } else { self.object.config(&to).await? };
+        self.updater.policy = policy::rules(&self.object.policy().await?, &self.updater.engine)?;
         let prepared = self.updater.prepare(record, &to, &spec, force).await?;
         // A repeated attempt stays Degraded until it succeeds.
         if notes.state != State::Working && self.failures.is_none() {
@@ -227,6 +267,7 @@ impl Daemon {
         if force {
             self.updater.host.put(std::path::Path::new(FORCE_FILE), &Entry::Absent)?;
         }
+        self.metrics.updated();
         tracing::info!(from = record.name, to, ?ended, "update applied");
         if ended == Ended::Rebooting {
             self.rebooting = true;
@@ -305,15 +346,19 @@ impl Daemon {
             RoundError::Update(UpdateError::Drifted(_)) => (State::Degraded, "ConfigDriftDetected"),
             _ => (State::Degraded, "UpdateFailed"),
         };
+        let drifted = matches!(error, RoundError::Update(UpdateError::Drifted(_)));
+        self.metrics.failed(state, drifted);
         let why = reason(error);
         tracing::warn!(error = why, attempt = count + 1, delay_ms = delay.as_millis() as u64, "no update");
         if notes.state == state && notes.reason == why {
             return delay;
         }
         let report = [(names::STATE, state.as_str()), (names::REASON, &why), (names::POST_ACTION, "")];
-        if let Err(error) = self.object.annotate(&report).await {
-            tracing::warn!(error = %chain(&error), "the failure could not be reported");
+        let unheard = self.object.annotate(&report).await.err().map(|error| chain(&error));
+        if let Some(error) = &unheard {
+            tracing::warn!(error, "the failure could not be reported");
         }
+        self.metrics.heard(unheard);
         self.object.event(node, EventType::Warning, event, &why).await;
         delay
     }

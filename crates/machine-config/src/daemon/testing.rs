@@ -89,6 +89,11 @@ impl NodeActions for Played {
         Ok(())
     }
 
+    async fn reload_unit(&self, _: &str) -> Result<(), ActionError> {
+        self.look();
+        Ok(())
+    }
+
     async fn update_trust(&self) -> Result<(), ActionError> {
         Ok(())
     }
@@ -113,6 +118,7 @@ pub(super) fn updater(root: &Path, payload: Option<&Path>) -> Updater {
         engine: Engine::Crio,
         payload: payload.map(Path::to_owned),
         rules: Vec::new(),
+        policy: Vec::new(),
         actions: Arc::new(Played { root: root.into() }),
     }
 }

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process::Command};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use osc_fault::chain;
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     record::Record,
+    rules::{Action, Rule},
     testing::{ABORT_AT, put, updater},
     update::{Ended, Recovered, UpdateError, Updater},
 };
@@ -29,8 +30,10 @@ pub(super) fn snapshot(root: &Path) -> BTreeMap<String, String> {
             }
             let text = if kind.is_symlink() {
                 format!("-> {}", fs::read_link(&path).unwrap().display())
-            } else {
+            } else if kind.is_file() {
                 String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned()
+            } else {
+                "special".into()
             };
             if !name.contains("machine-config-daemon/") || name.ends_with("orig") {
                 out.insert(name, text);
@@ -236,6 +239,64 @@ async fn a_full_disk_or_a_read_only_one_changes_nothing_and_is_got_over() {
     fixed.remount("", MsFlags::empty());
     change(&node, "second", &second(), false).await.unwrap();
     assert_eq!(runs(&node), "second");
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_never_replaced_and_stops_the_update() {
+    let dir = directory();
+    let node = updater(dir.path(), None);
+    change(&node, "first", &first(), false).await.unwrap();
+    let at = |path: &str| dir.path().join(path);
+    fs::create_dir(at("etc/directory")).unwrap();
+    let null = nix::sys::stat::makedev(1, 3);
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+    nix::sys::stat::mknod(&at("etc/device"), nix::sys::stat::SFlag::S_IFCHR, mode, null).unwrap();
+    symlink("loop", at("etc/loop")).unwrap();
+    let before = relative(dir.path());
+    for (path, want) in [
+        ("/etc/directory", "no regular file"),
+        ("/etc/device", "no regular file"),
+        ("/etc/a/below", "File exists"),
+        ("/etc/loop/below", "symbolic links"),
+    ] {
+        // One that could be written comes first: it is undone.
+        let spec = config(&[("/etc/0", "x"), (path, "x")], json!([]), json!({}));
+        let error = change(&node, "second", &spec, false).await.unwrap_err();
+        assert!(chain(&error).contains(want), "{path}: {}", chain(&error));
+        assert_eq!((relative(dir.path()), runs(&node).as_str()), (before.clone(), "first"), "{path}");
+        assert_eq!(node.recover().await.unwrap(), Recovered::Nothing, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_in_place_of_a_file_is_replaced_and_comes_back_and_its_target_is_untouched() {
+    let dir = directory();
+    let node = updater(dir.path(), None);
+    put(dir.path(), "/etc/target", "theirs");
+    symlink("target", dir.path().join("etc/link")).unwrap();
+    let spec = config(&[("/etc/link", "ours")], json!([]), json!({}));
+    change(&node, "first", &spec, false).await.unwrap();
+    let now = relative(dir.path());
+    assert_eq!((now["etc/link"].as_str(), now["etc/target"].as_str()), ("ours", "theirs"));
+    change(&node, "none", &json!({}), false).await.unwrap();
+    let now = relative(dir.path());
+    assert_eq!((now["etc/link"].as_str(), now["etc/target"].as_str()), ("-> target", "theirs"));
+}
+
+#[tokio::test]
+async fn a_rule_of_the_cluster_restarts_a_service_and_a_rule_of_the_node_outranks_it() {
+    let dir = directory();
+    let rule = |actions: Vec<Action>| Rule { path: "/etc/chrony.conf".into(), actions, drain: false };
+    let mut node = updater(dir.path(), None);
+    node.policy = vec![rule(vec![Action::RestartService("chronyd.service".into())])];
+    let spec = |text| config(&[("/etc/chrony.conf", text)], json!([]), json!({}));
+    change(&node, "first", &spec("1"), false).await.unwrap();
+    let seen = || fs::read_to_string(dir.path().join("seen")).unwrap_or_default();
+    assert!(seen().contains("chrony.conf"), "the service read it");
+    fs::remove_file(dir.path().join("seen")).unwrap();
+    node.rules = vec![rule(vec![])];
+    change(&node, "second", &spec("2"), false).await.unwrap();
+    assert_eq!(seen(), "");
 }
 
 #[tokio::test]

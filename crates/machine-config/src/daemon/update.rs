@@ -150,8 +150,10 @@ pub struct Updater {
     pub engine: Engine,
     /// Where the payload comes from, if there is one.
     pub payload: Option<PathBuf>,
-    /// Rules that override the built-in ones.
+    /// Rules of this node, which override all others.
     pub rules: Vec<Rule>,
+    /// Rules of the cluster, which override the built-in ones.
+    pub policy: Vec<Rule>,
     /// What it can do.
     pub actions: Arc<dyn NodeActions>,
 }
@@ -219,7 +221,8 @@ impl Updater {
             .iter()
             .map(|change| Changed { path: &change.path, before: bytes(&change.before), after: bytes(&change.after) })
             .collect();
-        rules::consequences(&changed, &self.rules, &rules::defaults(&self.engine))
+        let own = [self.rules.as_slice(), &self.policy].concat();
+        rules::consequences(&changed, &own, &rules::defaults(&self.engine))
     }
 
     /// Units whose text or enablement changes.
@@ -285,7 +288,7 @@ impl Updater {
         self.write(journal).await?;
         self.announce_units(journal).await?;
         for action in journal.actions.iter().filter(|action| **action != Action::Reboot) {
-            self.act(*action).await?;
+            self.act(action).await?;
         }
         if journal.actions.contains(&Action::Reboot) {
             journal.phase = Phase::Rebooting { boot: boot(&self.host) };
@@ -323,8 +326,11 @@ impl Updater {
         Ok(())
     }
 
-    async fn act(&self, action: Action) -> Result<(), ActionError> {
+    async fn act(&self, action: &Action) -> Result<(), ActionError> {
         match action {
+            Action::ReloadUnits => self.actions.reload_units().await,
+            Action::ReloadService(unit) => self.actions.reload_unit(unit).await,
+            Action::RestartService(unit) => self.actions.restart_unit(unit).await,
             Action::UpdateTrust => self.actions.update_trust().await,
             Action::UpdateBootLoader => self.actions.update_boot_loader().await,
             Action::ReloadEngine => self.actions.engine(Verb::Reload).await,
@@ -378,7 +384,7 @@ impl Updater {
         if journal.phase != Phase::Applying {
             // They saw the new files, or may have.
             for action in journal.actions.iter().filter(|action| **action != Action::Reboot) {
-                self.act(*action).await?;
+                self.act(action).await?;
             }
         }
         let host = self.host.clone();

@@ -24,6 +24,8 @@ pub(super) const KERNEL_ARGUMENTS: &str = "/etc/default/grub.d/50-machine-config
 pub(super) const BOOT_LOADER: &str = "/etc/default/grub.d/";
 /// Where units of administrators are.
 pub(super) const UNITS: &str = "/etc/systemd/system";
+/// SSH keys of user core.
+pub(super) const KEYS: &str = "/home/core/.ssh/authorized_keys";
 /// Older releases of containerd look the shim up by its name only.
 const SHIM_LINK: &str = "/usr/local/bin/containerd-shim-kata-v2";
 
@@ -197,7 +199,7 @@ fn keys(spec: &Spec, host: &Host, out: &mut Wanted) -> Result<(), WantedError> {
     let gid = host.accounts("/etc/group").get("core").copied().unwrap_or(uid);
     let mut bytes = core.ssh_keys.join("\n").into_bytes();
     bytes.push(b'\n');
-    out.entries.insert("/home/core/.ssh/authorized_keys".into(), Entry::File { bytes, mode: 0o600, uid, gid });
+    out.entries.insert(KEYS.into(), Entry::File { bytes, mode: 0o600, uid, gid });
     Ok(())
 }
 

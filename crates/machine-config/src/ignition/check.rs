@@ -15,6 +15,9 @@ use super::{
 const NAME_MAX: usize = 255;
 /// Longest path we take; systemd and others add suffixes.
 const PATH_MAX: usize = 4000;
+/// Most bytes of all files of a configuration. An object of the API holds less; a
+/// compressed one could unpack to a thousand times as much.
+pub(super) const MOST_BYTES: usize = 64 << 20;
 /// Suffixes systemd knows.
 const UNIT_SUFFIXES: [&str; 11] =
     ["service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope"];
@@ -39,6 +42,10 @@ pub fn parse(value: &Value) -> Result<Config, IgnitionError> {
 #[derive(Default)]
 struct Check {
     config: Config,
+    /// Bytes of all files so far.
+    bytes: usize,
+    /// Whether they are too many.
+    full: bool,
     problems: Vec<Problem>,
 }
 
@@ -67,6 +74,7 @@ impl Check {
         for (at, user) in raw.passwd.users.into_iter().enumerate() {
             self.user(&format!("passwd.users[{at}]"), user);
         }
+        self.nesting();
         self.keep("ignition", raw.ignition.rest);
         self.keep("storage", raw.storage.rest);
         self.keep("systemd", raw.systemd.rest);
@@ -107,6 +115,15 @@ impl Check {
         }
     }
 
+    /// A path cannot be a file and have files below it.
+    fn nesting(&mut self) {
+        let inside = |path: &&PathBuf| path.ancestors().skip(1).any(|above| self.config.files.contains_key(above));
+        let found: Vec<PathBuf> = self.config.files.keys().filter(inside).cloned().collect();
+        for path in found {
+            self.add("storage.files", format!("{} is below another file", path.display()));
+        }
+    }
+
     fn contents(&mut self, field: &str, raw: RawContents) -> Option<Contents> {
         let source = raw.source?;
         let gzip = match raw.compression.as_deref().unwrap_or_default() {
@@ -118,6 +135,14 @@ impl Check {
             }
         };
         let bytes = self.take(&format!("{field}.source"), data_url::decode(&source, gzip))?;
+        self.bytes += bytes.len();
+        if self.bytes > MOST_BYTES {
+            if !self.full {
+                self.add(format!("{field}.source"), format!("all files together hold more than {MOST_BYTES} bytes"));
+            }
+            self.full = true;
+            return None;
+        }
         if let Some(hash) = raw.verification.hash {
             self.take(&format!("{field}.verification.hash"), verify(&bytes, &hash));
         }

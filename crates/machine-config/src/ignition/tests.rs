@@ -102,6 +102,29 @@ fn a_path_twice_is_a_mistake_and_all_mistakes_come_at_once() {
 }
 
 #[test]
+fn a_file_cannot_have_files_below_it() {
+    let value = json!({"ignition": {"version": "3.2.0"},
+        "storage": {"files": [file("/a/b/c", "data:,"), file("/a", "data:,"), file("/ab", "data:,")]}});
+    let problems = parse(&value).unwrap_err().problems;
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["storage.files: /a/b/c is below another file"]
+    );
+}
+
+#[test]
+fn many_compressed_files_cannot_grow_without_bound_together() {
+    let large = gzip(&vec![0; 16 << 20]);
+    let bomb = |at| json!({"path": format!("/f{at}"), "contents": {"source": large, "compression": "gzip"}});
+    let files = |count| json!({"ignition": {"version": "3.2.0"}, "storage": {"files": (0..count).map(bomb).collect::<Vec<_>>()}});
+    assert!(files(10).to_string().len() < crate::render::MAX_BYTES, "an object of the API could hold it");
+    assert_eq!(read(files(4)).files.len(), 4);
+    let problems = parse(&files(10)).unwrap_err().problems;
+    assert_eq!(problems.len(), 1, "told once: {problems:?}");
+    assert!(problems[0].what.contains("all files together"), "{problems:?}");
+}
+
+#[test]
 fn sections_for_the_first_boot_are_kept_by_name() {
     let config = read(json!({"ignition": {"version": "3.4.0"}, "kernelArguments": {"shouldExist": ["a"]},
         "storage": {"links": [{"path": "/l"}], "disks": [], "files": [{"path": "/f", "append": [{"source": "data:,x"}]}]},

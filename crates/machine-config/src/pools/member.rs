@@ -38,16 +38,24 @@ pub fn owner(node: &NodeView, pools: &[PoolView]) -> Membership {
     if node.windows {
         return Membership::Unmanaged;
     }
-    let selected = |pool: &&PoolView| selects(pool.node_selector.as_ref(), &node.labels);
-    let names: Vec<&str> = pools.iter().filter(selected).map(|pool| pool.name.as_str()).collect();
-    let custom: Vec<&str> = names.iter().copied().filter(|name| !matches!(*name, "master" | "worker")).collect();
-    match custom.as_slice() {
-        [_, _, ..] => Membership::Conflict(custom.into_iter().map(str::to_owned).collect()),
-        _ if names.contains(&"master") => Membership::Pool("master".into()),
+    let selected = |name: &str| selecting(node, pools).any(|pool| pool == name);
+    match custom(node, pools).as_slice() {
+        several @ [_, _, ..] => Membership::Conflict(several.iter().map(|name| (*name).to_owned()).collect()),
+        _ if selected("master") => Membership::Pool("master".into()),
         [one] => Membership::Pool((*one).to_owned()),
-        [] if names.contains(&"worker") => Membership::Pool("worker".into()),
+        [] if selected("worker") => Membership::Pool("worker".into()),
         [] => Membership::Unmanaged,
     }
+}
+
+/// Names of the custom pools that select a node.
+pub fn custom<'a>(node: &NodeView, pools: &'a [PoolView]) -> Vec<&'a str> {
+    selecting(node, pools).filter(|name| !matches!(*name, "master" | "worker")).collect()
+}
+
+fn selecting<'a>(node: &NodeView, pools: &'a [PoolView]) -> impl Iterator<Item = &'a str> {
+    let selected = |pool: &&PoolView| selects(pool.node_selector.as_ref(), &node.labels);
+    pools.iter().filter(selected).map(|pool| pool.name.as_str())
 }
 
 #[cfg(test)]

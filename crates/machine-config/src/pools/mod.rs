@@ -12,7 +12,7 @@ mod node;
 pub mod rollout;
 pub mod status;
 
-pub use member::{Membership, PoolView, owner};
+pub use member::{Membership, PoolView, custom, owner};
 pub use node::{NodeView, State};
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What decisions look at, of one node.
 
 use k8s_openapi::{
-    api::core::v1::{Node, NodeCondition},
+    api::core::v1::{Node, NodeCondition, ObjectReference, Taint},
     jiff::Timestamp,
 };
 use kube::ResourceExt;
@@ -43,11 +43,15 @@ impl State {
     }
 }
 
-/// One node.
-#[derive(Clone, Debug, Default)]
+/// One node: a small part of its object, since there may be thousands.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
     /// Its name.
     pub name: String,
+    /// Its identity.
+    pub uid: String,
+    /// Version of the object this was read from.
+    pub version: String,
     /// Its labels.
     pub labels: Labels,
     /// When it joined.
@@ -66,6 +70,16 @@ pub struct NodeView {
     pub reason: String,
     /// Whether image layering was asked for.
     pub desired_image: bool,
+    /// Whether no new pods are let in.
+    pub cordoned: bool,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// What the cluster looks like to its daemon, as it was told.
+    pub topology: String,
+    /// Drain or uncordon its daemon asks for.
+    pub desired_drain: String,
+    /// The last one carried out.
+    pub applied_drain: String,
 }
 
 impl NodeView {
@@ -77,6 +91,8 @@ impl NodeView {
         let windows = labels.get("kubernetes.io/os").or(info.map(|info| &info.operating_system));
         Self {
             name: node.name_any(),
+            uid: node.uid().unwrap_or_default(),
+            version: node.resource_version().unwrap_or_default(),
             windows: windows.is_some_and(|os| os == "windows"),
             labels,
             created: node.creation_timestamp().map(|time| time.0),
@@ -86,7 +102,36 @@ impl NodeView {
             state: State::parse(&note(names::STATE)),
             reason: note(names::REASON),
             desired_image: !note(names::DESIRED_IMAGE).is_empty(),
+            cordoned: is_cordoned(node),
+            taints: node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(),
+            topology: note(names::TOPOLOGY),
+            desired_drain: note(names::DESIRED_DRAIN),
+            applied_drain: note(names::APPLIED_DRAIN),
         }
+    }
+
+    /// Whether both say the same, be they of different versions: heartbeats of a node
+    /// make new versions all the time.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let versionless = |view: &Self| Self { version: String::new(), ..view.clone() };
+        versionless(self) == versionless(other)
+    }
+
+    /// The node as events name it.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    /// Drain or uncordon that was asked for and is not carried out yet.
+    pub fn drain_request(&self) -> Option<&str> {
+        let open = !self.desired_drain.is_empty() && self.desired_drain != self.applied_drain;
+        open.then_some(self.desired_drain.as_str())
     }
 
     /// Whether its daemon has reported at all.
@@ -121,12 +166,15 @@ impl NodeView {
     }
 }
 
+fn is_cordoned(node: &Node) -> bool {
+    node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false)
+}
+
 fn is_ready(node: &Node) -> bool {
-    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     let conditions: &[NodeCondition] =
         node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let status = |kind: &str| conditions.iter().find(|one| one.type_ == kind).map(|one| one.status.as_str());
-    !cordoned
+    !is_cordoned(node)
         && status("Ready") == Some("True")
         && status("DiskPressure").is_none_or(|status| status == "False")
         && status("NetworkUnavailable").is_none_or(|status| status == "False")
@@ -156,6 +204,31 @@ mod tests {
             (false, &[("Ready", "True"), ("DiskPressure", "False"), ("NetworkUnavailable", "False")], true),
         ] {
             assert_eq!(node(cordoned, conditions), want, "{cordoned} {conditions:?}");
+        }
+    }
+
+    #[test]
+    fn heartbeats_say_nothing_new() {
+        let node = |version: &str, beat: &str, state: &str| {
+            let node = json!({"metadata": {"name": "n", "resourceVersion": version, "annotations": {names::STATE: state}},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": beat}]}});
+            NodeView::of(&serde_json::from_value(node).expect("a node"))
+        };
+        let (early, late) = ("2020-01-01T00:00:00Z", "2020-01-01T00:05:00Z");
+        assert!(node("1", early, "Done").says_the_same(&node("2", late, "Done")));
+        assert!(!node("1", early, "Done").says_the_same(&node("2", early, "Working")));
+    }
+
+    #[test]
+    fn a_drain_is_asked_for_until_it_is_applied() {
+        for (wanted, applied, want) in [
+            ("", "", None),
+            ("drain-a", "", Some("drain-a")),
+            ("drain-a", "drain-a", None),
+            ("uncordon-a", "drain-a", Some("uncordon-a")),
+        ] {
+            let node = NodeView { desired_drain: wanted.into(), applied_drain: applied.into(), ..NodeView::default() };
+            assert_eq!(node.drain_request(), want, "{wanted} {applied}");
         }
     }
 

@@ -175,7 +175,7 @@ fn reconcilable(current: &Spec, spec: &Spec, sources: &[String], parsed: &[Spec]
     let blame = |part: &str| {
         let says = |input: &Spec| match part {
             "fips" => input.fips,
-            "storage.files" => input.ignition.files.contains_key(std::path::Path::new(reconcile::FORCE_FILE)),
+            reconcile::FILES => input.ignition.files.keys().any(|path| reconcile::is_reserved(path)),
             _ => input.ignition.first_boot.contains_key(part),
         };
         let guilty = parsed.iter().rposition(says).map(|at| sources[at].clone());

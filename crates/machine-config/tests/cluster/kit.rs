@@ -5,17 +5,22 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{
-    api::core::v1::Node, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::{
+        core::v1::Node,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
 use osc_access::Identity;
 use osc_control_plane::{Config, ControlPlane};
-use osc_machine_config::{controller, names};
+use osc_machine_config::{controller, names, rights};
 use osc_objects::{MachineConfig, MachineConfigPool};
+use osc_service::leader::LeaseTimes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{task::JoinHandle, time::timeout};
@@ -23,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Nothing in these tests takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "default";
 /// Annotation of a played node that does not get on with an update.
 pub const STUCK: &str = "test/stuck";
 /// Annotation of a played node: the configuration it fails on.
@@ -36,6 +42,8 @@ pub struct Cluster {
     pub configs: Api<MachineConfig>,
     plane: ControlPlane,
     stop: CancellationToken,
+    /// The controller that was there first.
+    first: CancellationToken,
     running: Vec<JoinHandle<()>>,
     directory: tempfile::TempDir,
 }
@@ -65,19 +73,59 @@ impl Cluster {
         }
         let (stop, running) = (CancellationToken::new(), Vec::new());
         let (nodes, pools, configs) = (Api::all(client.clone()), Api::all(client.clone()), Api::all(client.clone()));
-        let mut cluster = Self { client, nodes, pools, configs, plane, stop, running, directory };
+        let first = stop.child_token();
+        let mut cluster = Self { client, nodes, pools, configs, plane, stop, first, running, directory };
+        cluster.account(rights::CONTROLLER_ACCOUNT, rights::controller(), rights::controller_in_its_namespace()).await;
+        cluster.account(rights::DAEMON_ACCOUNT, rights::daemon(), Vec::new()).await;
+        cluster.controller("first", cluster.first.clone());
+        for pool in ["master", "worker"] {
+            cluster.until(&cluster.pools, pool, |_| true).await;
+        }
+        cluster
+    }
+
+    /// A controller with its own rights.
+    pub fn controller(&mut self, identity: &str, stop: CancellationToken) {
         let options = controller::Options {
+            identity: identity.into(),
+            namespace: NAMESPACE.into(),
+            lease: LeaseTimes { duration: Duration::from_secs(5), retry: Duration::from_millis(100) },
             settle: Duration::from_millis(50),
             drain_poll: Duration::from_millis(20),
             drain_retry: Duration::from_millis(50),
             ..controller::Options::default()
         };
-        let run = controller::run(cluster.client.clone(), options, cluster.stop.clone());
-        cluster.running.push(tokio::spawn(async move { run.await.expect("the controller runs until stopped") }));
-        for pool in ["master", "worker"] {
-            cluster.until(&cluster.pools, pool, |_| true).await;
-        }
-        cluster
+        let run = controller::run(self.client_of(rights::CONTROLLER_ACCOUNT), options, stop);
+        self.running.push(tokio::spawn(async move { run.await.expect("the controller runs until stopped") }));
+    }
+
+    /// Stops the controller that was there first.
+    pub fn stop_first(&self) {
+        self.first.cancel();
+    }
+
+    /// An account with exactly these rights.
+    async fn account(&self, name: &str, everywhere: Vec<PolicyRule>, here: Vec<PolicyRule>) {
+        let metadata = || ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+        let subjects = || Some(vec![object(json!({"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}))]);
+        let reference = |kind: &str| -> RoleRef {
+            object(json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}))
+        };
+        let params = PostParams::default();
+        let role = ClusterRole { metadata: metadata(), rules: Some(everywhere), ..ClusterRole::default() };
+        Api::all(self.client.clone()).create(&params, &role).await.expect("a role");
+        let binding =
+            ClusterRoleBinding { metadata: metadata(), role_ref: reference("ClusterRole"), subjects: subjects() };
+        Api::all(self.client.clone()).create(&params, &binding).await.expect("a binding");
+        let role = Role { metadata: metadata(), rules: Some(here) };
+        Api::namespaced(self.client.clone(), NAMESPACE).create(&params, &role).await.expect("a role");
+        let binding = RoleBinding { metadata: metadata(), role_ref: reference("Role"), subjects: subjects() };
+        Api::namespaced(self.client.clone(), NAMESPACE).create(&params, &binding).await.expect("a binding");
+    }
+
+    /// A client with an account's rights.
+    pub fn client_of(&self, account: &str) -> Client {
+        Client::new(self.plane.service(Identity::service_account(NAMESPACE, account, "a-uid")), "default")
     }
 
     pub fn directory(&self) -> &std::path::Path {

@@ -8,14 +8,18 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Node;
-use kube::api::DeleteParams;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use osc_machine_config::{
     daemon::{self, Embedded, Engine, EngineAnswer, rules::Rule},
-    names, payload,
+    names, payload, rights,
 };
+use osc_objects::MachineConfiguration;
 use serde_json::json;
 
-use crate::kit::{Cluster, note};
+use crate::kit::{Cluster, note, object};
 
 /// A node whose engine counts its restarts in a file, and fails while another one
 /// is there.
@@ -46,7 +50,7 @@ fn daemon_of(cluster: &mut Cluster, name: &str, payload: &Path) -> PathBuf {
         retry: Duration::from_millis(50),
         ..daemon::Options::node(name, Arc::new(Embedded::new(engine)))
     };
-    let run = daemon::run(cluster.client.clone(), options, cluster.stopped());
+    let run = daemon::run(cluster.client_of(rights::DAEMON_ACCOUNT), options, cluster.stopped());
     cluster.also(tokio::spawn(async move { run.await.expect("the daemon runs until stopped") }));
     root
 }
@@ -107,7 +111,13 @@ async fn two_nodes_get_sandboxes_lose_them_and_cure_themselves() {
     assert_eq!(fs::read_to_string(roots[1].join("restarts")).unwrap(), "1");
     drift(&cluster, &roots[1]).await;
     refused(&cluster, &roots[1]).await;
-    drained(&cluster).await;
+    drained(&cluster, "60-careful", "/etc/careful").await;
+    // The same by the cluster's policy.
+    let settings: Api<MachineConfiguration> = Api::all(cluster.client.clone());
+    let policy = json!({"metadata": {"name": "cluster"}, "spec": {"nodeDisruptionPolicy": {
+        "files": [{"path": "/etc/polite", "actions": [{"type": "Drain"}]}]}}});
+    settings.create(&PostParams::default(), &object(policy)).await.unwrap();
+    drained(&cluster, "61-polite", "/etc/polite/file").await;
     cluster.configs.delete("50-kata", &DeleteParams::default()).await.unwrap();
     let gone = || roots.iter().all(|root| !drop_in(root).exists());
     cluster.until(&cluster.pools, "worker", |pool| pool.is("Updated") && gone()).await;
@@ -145,9 +155,9 @@ async fn refused(cluster: &Cluster, root: &Path) {
 }
 
 /// A rule that asks for it drains each node, and lets pods in again afterwards.
-async fn drained(cluster: &Cluster) {
+async fn drained(cluster: &Cluster, name: &str, path: &str) {
     let old = cluster.pools.get("worker").await.unwrap().target().unwrap().to_owned();
-    cluster.file("60-careful", "worker", "/etc/careful", "x").await;
+    cluster.file(name, "worker", path, "x").await;
     let target = cluster.until_retargeted("worker", &old).await;
     cluster.until_updated("worker", 2).await;
     for (name, node) in cluster.all_nodes().await {

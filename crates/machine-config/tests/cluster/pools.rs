@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Event, Node};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Event, Node},
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
@@ -126,6 +129,24 @@ async fn row_10_never_more_than_allowed_are_away() {
     }
     let most = *most.lock().unwrap();
     assert!((1..=2).contains(&most), "{most} at once");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_controllers_one_acts_and_the_other_takes_over_at_once() {
+    let mut cluster = Cluster::played(1).await;
+    cluster.file("00-worker", "worker", "/etc/a", "1").await;
+    let first = cluster.until_updated("worker", 1).await.target().unwrap().to_owned();
+    cluster.controller("second", cluster.stopped());
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "default");
+    let held_by = |lease: &Lease, by: &str| lease.spec.as_ref().unwrap().holder_identity.as_deref() == Some(by);
+    cluster.until(&leases, "machine-config-controller", |lease| held_by(lease, "first")).await;
+    cluster.stop_first();
+    let lease = cluster.until(&leases, "machine-config-controller", |lease| held_by(lease, "second")).await;
+    assert_eq!(lease.spec.unwrap().lease_transitions, Some(2), "it changed hands once");
+    cluster.file("00-worker", "worker", "/etc/a", "2").await;
+    cluster.until_retargeted("worker", &first).await;
+    cluster.until_updated("worker", 1).await;
     cluster.stop().await;
 }
 

@@ -18,7 +18,11 @@ const PAYLOAD: &str = "/run/machine-config-daemon";
 /// Accounts, roles and bindings of both.
 pub(super) fn rbac_objects() -> Vec<Value> {
     let both = [(CONTROLLER_ACCOUNT, rights::controller()), (DAEMON_ACCOUNT, rights::daemon())];
-    both.into_iter().flat_map(|(account, rules)| rbac::of_account(account, value(&rules))).collect()
+    let mut objects: Vec<Value> =
+        both.into_iter().flat_map(|(account, rules)| rbac::of_account(account, value(&rules))).collect();
+    let leases = rights::controller_in_its_namespace();
+    objects.extend(rbac::in_our_namespace(CONTROLLER_ACCOUNT, value(&leases)));
+    objects
 }
 
 /// The controller. One at a time: two would spend the budget of unavailable nodes twice.

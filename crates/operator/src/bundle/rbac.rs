@@ -4,7 +4,7 @@ use osc_objects::names::{NAMESPACE, kata, machine};
 use serde_json::{Value, json};
 
 use crate::{
-    leader::LEASE,
+    LEASE,
     webhook::{configuration::CONFIGURATION, keeper::SECRET},
 };
 
@@ -34,6 +34,21 @@ pub(super) fn of_account(name: &str, rules: Value) -> Vec<Value> {
             "kind": "ClusterRoleBinding",
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+        }),
+    ]
+}
+
+/// Rights of an account in the namespace it is in.
+pub(super) fn in_our_namespace(name: &str, rules: Value) -> Vec<Value> {
+    let metadata = json!({"name": name, "namespace": NAMESPACE});
+    vec![
+        json!({"apiVersion": API, "kind": "Role", "metadata": metadata, "rules": rules}),
+        json!({
+            "apiVersion": API,
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
         }),
     ]

@@ -12,11 +12,12 @@ use std::{
 
 use hyper::StatusCode;
 use osc_fault::chain;
+use osc_service::web;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::{READY, STARTED};
-use crate::{RunError, http, listen};
+use crate::RunError;
 
 /// A verdict may need a guest to be booted.
 const ASK_LIMIT: Duration = Duration::from_secs(180);
@@ -54,11 +55,12 @@ impl Prober {
     /// # Errors
     /// When the address cannot be listened on.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), RunError> {
-        let listener = listen("the verdict", self.listen).await?;
+        let listener = web::listen("the verdict", self.listen).await?;
         let verdict = Verdict::default();
         let shown = Arc::clone(&verdict);
-        let serving =
-            http::serve(listener, move |path| answer(path, *shown.lock().unwrap_or_else(PoisonError::into_inner)));
+        let serving = web::serve_with(listener, move |_, path| {
+            answer(path, *shown.lock().unwrap_or_else(PoisonError::into_inner))
+        });
         tokio::select! {
             () = stop.cancelled() => {}
             () = serving => {}

@@ -7,8 +7,8 @@ mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
-use kube::ResourceExt;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
 use osc_objects::{
     KataConfig, MachineConfigPool,
     names::{kata, machine, machine::NodeState, role},
@@ -129,8 +129,9 @@ impl NodeSeen {
     }
 }
 
-impl From<&Node> for NodeSeen {
-    fn from(node: &Node) -> Self {
+impl<K: Resource<DynamicType = ()>> From<&K> for NodeSeen {
+    /// From the node, or from its metadata: nothing else is looked at.
+    fn from(node: &K) -> Self {
         let note = |key: &str| node.annotations().get(key).filter(|value| !value.is_empty()).cloned();
         let wanted_drain = note(machine::DESIRED_DRAIN).filter(|drain| drain.starts_with("drain-"));
         Self {

@@ -13,10 +13,11 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ApiResource, DynamicObject, ListParams},
+    core::PartialObjectMeta,
 };
 use osc_fault::chain;
 use osc_objects::{
-    ContainerRuntimeConfig, KataConfig, MachineConfig, MachineConfigPool,
+    ContainerRuntimeConfig, MachineConfig, MachineConfigPool,
     names::{kata, machine, role},
 };
 use serde::de::DeserializeOwned;
@@ -44,9 +45,10 @@ impl Reader {
     pub(crate) async fn look(&mut self, now: Timestamp) -> Result<Seen, Error> {
         let groups = self.groups().await?;
         let machine_api = groups.contains(machine::GROUP);
-        let mut seen = Seen { now, machine_api, configs: self.all::<KataConfig>().await?, ..Seen::default() };
-        seen.nodes = self.all::<Node>().await?.iter().map(NodeSeen::from).collect();
-        seen.runtime_classes = self.all::<RuntimeClass>().await?.iter().map(ResourceExt::name_any).collect();
+        let mut seen = Seen { now, machine_api, configs: self.all(|config| config).await?, ..Seen::default() };
+        seen.nodes = self.all::<PartialObjectMeta<Node>, _>(|node| NodeSeen::from(&node)).await?;
+        let classes = self.all::<PartialObjectMeta<RuntimeClass>, _>(|class| class.name_any()).await?;
+        seen.runtime_classes = classes.into_iter().collect();
         seen.gates = self.config_map(kata::FEATURE_GATES).await?.unwrap_or_default();
         seen.layered_image = self.config_map(kata::LAYERED_IMAGE).await?;
         seen.monitor =
@@ -74,8 +76,8 @@ impl Reader {
     }
 
     async fn look_at_machines(&self, seen: &mut Seen) -> Result<(), Error> {
-        let pools = self.all::<MachineConfigPool>().await?;
-        seen.pools = pools.into_iter().map(|pool| (pool.name_any(), pool)).collect();
+        let pools = self.all(|pool: MachineConfigPool| (pool.name_any(), pool)).await?;
+        seen.pools = pools.into_iter().collect();
         let configs: Api<MachineConfig> = Api::all(self.client.clone());
         for name in [kata::EXTENSION_CONFIG, kata::IMAGE_CONFIG] {
             let found = configs.get_metadata_opt(name).await.reading(name)?;
@@ -124,8 +126,8 @@ impl Reader {
     }
 
     async fn pods(&self) -> PodsSeen {
-        match self.all::<Pod>().await {
-            Ok(pods) => PodsSeen::Listed(pods.iter().filter_map(PodSeen::of).collect()),
+        match self.all(|pod: Pod| PodSeen::of(&pod)).await {
+            Ok(pods) => PodsSeen::Listed(pods.into_iter().flatten().collect()),
             Err(error) => PodsSeen::Failed(chain(&error)),
         }
     }
@@ -150,8 +152,10 @@ impl Reader {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Every object of a kind, page by page. A page that expired starts all over in the next pass.
-    async fn all<K>(&self) -> Result<Vec<K>, Error>
+    /// Something of every object of a kind, page by page: there may be thousands, and whole
+    /// ones are held for one page at a time only. A page that expired starts all over in the
+    /// next pass.
+    async fn all<K, T>(&self, take: impl Fn(K) -> T) -> Result<Vec<T>, Error>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     {
@@ -160,7 +164,7 @@ impl Reader {
         let mut found = Vec::new();
         loop {
             let answer = api.list(&page).await.reading(K::plural(&()))?;
-            found.extend(answer.items);
+            found.extend(answer.items.into_iter().map(&take));
             match answer.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page.continue_token = Some(token),
                 None => return Ok(found),

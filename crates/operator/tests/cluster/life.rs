@@ -52,7 +52,8 @@ async fn the_worked_timeline_state_by_state_with_restarts_between() {
     let config = world.until_state("example", "False//2/2").await;
     assert_eq!(degraded(&config), "AsExpected");
     world.until::<RuntimeClass>(None, "kata", |classes| classes.len() == 1).await;
-    world.until::<DaemonSet>(None, "the monitor", |sets| sets.len() == 1).await;
+    let monitor = |set: &DaemonSet| set.metadata.name.as_deref() == Some("openshift-sandboxed-containers-monitor");
+    world.until::<DaemonSet>(None, "the monitor", |sets| sets.iter().any(monitor)).await;
 
     edited_overhead_survives(&world).await;
     remove(&world).await;

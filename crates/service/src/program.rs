@@ -1,10 +1,10 @@
-//! What the two programs share.
+//! Logs and signals of a program.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Logs JSON lines to standard error; `RUST_LOG` filters.
+/// Logs JSON lines to standard error; `RUST_LOG` filters. To be called once.
 pub fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
