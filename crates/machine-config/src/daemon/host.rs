@@ -203,6 +203,10 @@ impl Host {
 }
 
 fn remove(real: &Path) -> Result<(), HostError> {
+    // A directory that cannot be written refuses before it says that nothing is there.
+    if matches!(fs::symlink_metadata(real), Err(error) if error.kind() == ErrorKind::NotFound) {
+        return Ok(());
+    }
     match fs::remove_file(real) {
         Ok(()) => sync_directory(real.parent().unwrap_or(Path::new("/"))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),

@@ -25,12 +25,14 @@ use super::{
     update::{Ended, Recovered, UpdateError, Updater},
     watch::Watch,
 };
-use crate::{names, pools::State, reconcile::FORCE_FILE};
+use crate::{names, payload::Collected, pools::State, reconcile::FORCE_FILE};
 
 /// Longest delay between two attempts: a cured cause needs nobody to hurry it.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
-/// How often is looked for another payload, and for versions nobody uses.
+/// How often is looked for another payload.
 const ROUND: Duration = Duration::from_secs(60);
+/// How often is looked whether a version of the payload is still used by a pod.
+const USAGE: Duration = Duration::from_secs(10);
 /// How long a drain may take before it is called a failure; it is still waited for.
 const DRAIN: Duration = Duration::from_secs(3600);
 /// The same for the opposite.
@@ -129,8 +131,9 @@ struct Daemon {
     failures: Option<Failures>,
     waiting: Option<(String, Instant)>,
     rebooting: bool,
-    collected: Option<Instant>,
     metrics: Arc<Metrics>,
+    /// When unused versions are looked for next.
+    collect: Instant,
 }
 
 /// Attempts in vain.
@@ -161,8 +164,8 @@ impl Daemon {
             failures: None,
             waiting: None,
             rebooting: false,
-            collected: None,
             metrics,
+            collect: Instant::now(),
         }
     }
 
@@ -177,7 +180,9 @@ impl Daemon {
                 Ok(()) => {
                     self.failures = None;
                     self.metrics.heard(None);
-                    return ROUND;
+                    // What is due is done in the next round, which its own report brings.
+                    let due = self.collect.saturating_duration_since(Instant::now());
+                    return if due.is_zero() { ROUND } else { due.min(ROUND) };
                 }
                 Err(error) => self.failed(node, &notes, &error).await,
             },
@@ -269,6 +274,7 @@ impl Daemon {
         }
         self.metrics.updated();
         tracing::info!(from = record.name, to, ?ended, "update applied");
+        self.collect = Instant::now();
         if ended == Ended::Rebooting {
             self.rebooting = true;
             return Ok(());
@@ -322,13 +328,19 @@ impl Daemon {
     }
 
     async fn collect(&mut self, record: &Record) {
-        if self.collected.is_some_and(|last| last.elapsed() < ROUND) {
+        if Instant::now() < self.collect {
             return;
         }
-        self.collected = Some(Instant::now());
+        self.collect = Instant::now() + ROUND;
         match self.updater.collect(record).await {
-            Ok(gone) if gone.is_empty() => {}
-            Ok(gone) => tracing::info!(?gone, "unused versions of the payload removed"),
+            Ok(Collected { gone, used }) => {
+                if !gone.is_empty() {
+                    tracing::info!(?gone, "unused versions of the payload removed");
+                }
+                if !used.is_empty() {
+                    self.collect = Instant::now() + USAGE;
+                }
+            }
             Err(error) => tracing::warn!(error = %chain(&error), "unused payload stays; it is tried again"),
         }
     }

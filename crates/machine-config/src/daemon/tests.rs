@@ -129,7 +129,7 @@ async fn row_24_killed_at_any_step_a_node_is_one_thing_or_the_other() {
         change(&node, "second", &second(), false).await.unwrap();
         assert_eq!(relative(&root), states[1], "step {step}");
         let record = Record::load(&node.host).unwrap().unwrap();
-        assert_eq!(node.collect(&record).await.unwrap(), Vec::<String>::new());
+        assert_eq!(node.collect(&record).await.unwrap().gone, Vec::<String>::new());
         assert!(
             !fs::read_dir(root.join("opt/sandboxed-containers"))
                 .unwrap()
@@ -347,9 +347,9 @@ async fn a_new_payload_is_an_upgrade_and_the_old_one_goes() {
     let new = Record::load(&node.host).unwrap().unwrap();
     assert_ne!(old.payload, new.payload);
     assert!(!node.outdated(&new).await.unwrap());
-    assert_eq!(node.collect(&new).await.unwrap(), [old.payload.unwrap()]);
+    assert_eq!(node.collect(&new).await.unwrap().gone, [old.payload.unwrap()]);
     change(&node, "none", &json!({}), false).await.unwrap();
-    assert_eq!(node.collect(&Record::load(&node.host).unwrap().unwrap()).await.unwrap(), [new.payload.unwrap()]);
+    assert_eq!(node.collect(&Record::load(&node.host).unwrap().unwrap()).await.unwrap().gone, [new.payload.unwrap()]);
     assert!(!dir.path().join("opt/sandboxed-containers/current").exists());
 }
 

@@ -17,7 +17,7 @@ use super::{
     wanted::{self, UNITS, Wanted, WantedError},
 };
 use crate::{
-    payload::{Manifest, PayloadError, Store},
+    payload::{Collected, Manifest, PayloadError, Store},
     reconcile::Refusal,
     spec::{Spec, SpecError},
 };
@@ -369,10 +369,12 @@ impl Updater {
     async fn undo(&self, journal: &Journal) -> Result<(), StepError> {
         let (host, changes) = (self.host.clone(), journal.changes.clone());
         blocking(move || {
-            changes.iter().rev().try_for_each(|change| {
+            // One that cannot be put back keeps no other from it.
+            let each = changes.iter().rev().map(|change| {
                 host.tidy(&change.path);
-                host.put(&change.path, &change.before)
-            })
+                if host.read(&change.path)? == change.before { Ok(()) } else { host.put(&change.path, &change.before) }
+            });
+            each.fold(Ok(()), Result::and)
         })
         .await?;
         if !journal.units.is_empty() {
@@ -439,7 +441,7 @@ impl Updater {
     ///
     /// # Errors
     /// [`UpdateError::Payload`]; nothing depends on it.
-    pub async fn collect(&self, record: &Record) -> Result<Vec<String>, UpdateError> {
+    pub async fn collect(&self, record: &Record) -> Result<Collected, UpdateError> {
         let (host, keep) = (self.host.clone(), record.payload.clone());
         Ok(tokio::task::spawn_blocking(move || Store::new(&host).collect(keep.as_deref())).await??)
     }

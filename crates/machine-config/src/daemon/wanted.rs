@@ -40,6 +40,9 @@ pub struct Wanted {
     pub payload: Option<String>,
 }
 
+/// Where the controller puts the log level of a ContainerRuntimeConfig.
+const LOG_LEVEL: &str = "/etc/crio/crio.conf.d/01-ctrcfg-logLevel";
+
 /// What a node can do, apart from writing files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Capabilities {
@@ -126,8 +129,11 @@ pub fn wanted(
     if let Some(version) = payload.filter(|_| sandboxes(spec)) {
         let store = Store::new(host);
         let linked = |file: &str| store.current().join(file);
-        let runtime =
-            Runtime { shim: host.real(linked(payload::SHIM)), config: host.real(linked(payload::CONFIGURATION)) };
+        let runtime = Runtime {
+            shim: host.real(linked(payload::SHIM)),
+            config: host.real(linked(payload::CONFIGURATION)),
+            log_level: log_level(&out),
+        };
         let (path, entry) = engine.drop_in(host, &|path| without_us(path, &out, host, record), &runtime)?;
         out.entries.insert(path, entry);
         out.entries.insert(store.current(), Entry::Link { target: version.into() });
@@ -135,6 +141,13 @@ pub fn wanted(
         out.payload = Some(version.to_owned());
     }
     Ok(out)
+}
+
+/// The log level of the configuration, which is written for CRI-O.
+fn log_level(wanted: &Wanted) -> Option<String> {
+    let Entry::File { bytes, .. } = wanted.entries.get(Path::new(LOG_LEVEL))? else { return None };
+    let text = std::str::from_utf8(bytes).ok()?.parse::<toml::Table>().ok()?;
+    text.get("crio")?.get("runtime")?.get("log_level")?.as_str().map(str::to_owned)
 }
 
 /// A file as it would be if we added nothing: what the configuration says, else the
@@ -308,6 +321,26 @@ mod tests {
         let paths: Vec<_> = found.entries.keys().map(|path| path.display().to_string()).collect();
         assert_eq!(paths, ["/etc/containerd/config.toml", "/opt/sandboxed-containers/current", SHIM_LINK]);
         assert_eq!(found.payload.as_deref(), Some("v1"));
+    }
+
+    #[test]
+    fn a_log_level_for_cri_o_is_one_for_containerd() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, want) in [
+            ("[crio.runtime]\nlog_level = \"debug\"\n", Some("debug")),
+            ("[crio.runtime]\npids_limit = 1\n", None),
+            ("nonsense", None),
+        ] {
+            let mut spec = with(json!({"storage": {"files": [{"path": LOG_LEVEL,
+                "contents": {"source": ignition::data_url(text.as_bytes())}}]}}));
+            spec.extensions = vec!["kata-containers".into()];
+            let found = of(&spec, &Host::new(dir.path())).unwrap();
+            let Entry::File { bytes, .. } = &found.entries[Path::new("/etc/containerd/config.toml")] else {
+                panic!("a file")
+            };
+            let table: toml::Table = std::str::from_utf8(bytes).unwrap().parse().unwrap();
+            assert_eq!(table.get("debug").and_then(|debug| debug["level"].as_str()), want, "{text}");
+        }
     }
 
     #[test]

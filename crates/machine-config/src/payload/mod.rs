@@ -19,7 +19,7 @@ use std::{io, path::PathBuf};
 
 pub use manifest::{Item, Manifest, Part, pack};
 pub use stage::stage;
-pub use store::Store;
+pub use store::{Collected, Store};
 
 /// The shim inside a version; the one file a payload must have besides
 /// [`CONFIGURATION`].

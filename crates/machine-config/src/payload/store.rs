@@ -20,6 +20,15 @@ const PARTIAL: &str = ".partial";
 /// every version.
 const ADMINISTRATORS: &str = "/etc/kata-containers/config.d";
 
+/// What became of versions that are not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Removed.
+    pub gone: Vec<String>,
+    /// Still used by some process.
+    pub used: Vec<String>,
+}
+
 /// All versions of one node.
 #[derive(Clone, Debug)]
 pub struct Store<'a> {
@@ -114,28 +123,28 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    /// Removes versions that no process uses, `keep` excepted; returns them.
+    /// Removes versions that no process uses, `keep` excepted.
     ///
     /// # Errors
     /// [`PayloadError`]; repeating it goes on.
-    pub fn collect(&self, keep: Option<&str>) -> Result<Vec<String>, PayloadError> {
+    pub fn collect(&self, keep: Option<&str>) -> Result<Collected, PayloadError> {
         let dir = self.host.real(DIRECTORY);
         let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Collected::default()),
             other => other.map_err(on("list", &dir))?,
         };
         let versions = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let names = versions.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let candidates: Vec<String> = names.filter(|name| Some(name.as_str()) != keep).collect();
         if candidates.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Collected::default());
         }
-        let used = usage::used(&dir, &candidates);
-        let doomed: Vec<String> = candidates.into_iter().filter(|name| !used.contains(name)).collect();
-        for name in &doomed {
+        let in_use = usage::used(&dir, &candidates);
+        let (used, gone): (Vec<String>, _) = candidates.into_iter().partition(|name| in_use.contains(name));
+        for name in &gone {
             remove(&dir.join(name))?;
         }
-        Ok(doomed)
+        Ok(Collected { gone, used })
     }
 }
 
@@ -222,12 +231,13 @@ mod tests {
         symlink(&old, &current).unwrap();
         let mut pod = Command::new(current.join(SHIM)).arg("1000").spawn().unwrap();
         host.put(&store.current(), &crate::daemon::host::Entry::Link { target: (&new).into() }).unwrap();
-        assert_eq!(store.collect(Some(&new)).unwrap(), Vec::<String>::new());
+        let kept = Collected { gone: Vec::new(), used: vec![old.clone()] };
+        assert_eq!(store.collect(Some(&new)).unwrap(), kept);
         store.verify(&old).unwrap();
         pod.kill().unwrap();
         pod.wait().unwrap();
-        assert_eq!(store.collect(Some(&new)).unwrap(), [old]);
+        assert_eq!(store.collect(Some(&new)).unwrap(), Collected { gone: vec![old], used: Vec::new() });
         store.verify(&new).unwrap();
-        assert_eq!(store.collect(None).unwrap(), [new]);
+        assert_eq!(store.collect(None).unwrap().gone, [new]);
     }
 }

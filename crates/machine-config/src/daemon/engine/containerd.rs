@@ -18,6 +18,9 @@ use crate::daemon::{
 /// Sorts after what administrators usually call theirs: the last import wins.
 const FILE_NAME: &str = "99-kata.toml";
 
+/// Table with the log level.
+const LOGGING: &str = "debug";
+
 /// What containerd is configured with, ours left out.
 pub(super) struct Base {
     /// The main file, as a path of the node.
@@ -154,7 +157,8 @@ pub(super) fn offer(base: &Base, runtime: &Runtime) -> Result<(PathBuf, String),
     }
     insert(&base.config, &mut table, runtime)?;
     let plugins = Table::from_iter([(plugin.to_owned(), Value::Table(table))]);
-    let out = Table::from_iter([("version".into(), version.into()), ("plugins".into(), plugins.into())]);
+    let mut out = Table::from_iter([("version".into(), version.into()), ("plugins".into(), plugins.into())]);
+    log_at(&base.config, &mut out, runtime)?;
     Ok((base.drop_in.clone(), format!("# Written by machine-config-daemon; changes are undone.\n{out}")))
 }
 
@@ -175,19 +179,33 @@ fn edited(base: &Base, mut main: Table, plugin: &str, runtime: &Runtime) -> Resu
     let plugins = main.entry("plugins").or_insert_with(|| Table::new().into());
     let plugins = plugins.as_table_mut().ok_or_else(|| shape(&base.config, "`plugins` must be a table"))?;
     plugins.insert(plugin.to_owned(), table.into());
+    let level = match &runtime.log_level {
+        Some(level) if !main.contains_key(LOGGING) => format!("[{LOGGING}]\nlevel = {level:?}\n"),
+        _ => String::new(),
+    };
+    log_at(&base.config, &mut main, runtime)?;
     let body = kata(runtime).to_string();
     let (fields, options) = body.split_once("[options]").unwrap_or((&body, ""));
     let path = if plugin.contains('.') { format!("plugins.{plugin:?}") } else { format!("plugins.{plugin}") };
     let version = if unversioned { "version = 2\n" } else { "" };
     let appended = format!(
         "{version}{}\n# Added by machine-config-daemon; changes are undone.\n[{path}.containerd.runtimes.kata]\n\
-         {fields}[{path}.containerd.runtimes.kata.options]{options}",
+         {fields}[{path}.containerd.runtimes.kata.options]{options}{level}",
         base.text
     );
     if appended.parse::<Table>().is_ok_and(|parsed| parsed == main) {
         return Ok(appended);
     }
     Ok(format!("# Rewritten by machine-config-daemon; the original is kept below {}.\n{main}", record::DIRECTORY))
+}
+
+/// Sets the log level. containerd merges this table with that of the base.
+fn log_at(path: &Path, config: &mut Table, runtime: &Runtime) -> Result<(), EngineError> {
+    let Some(level) = &runtime.log_level else { return Ok(()) };
+    let table = config.entry(LOGGING).or_insert_with(|| Table::new().into());
+    let table = table.as_table_mut().ok_or_else(|| shape(path, &format!("`{LOGGING}` must be a table")))?;
+    table.insert("level".into(), level.as_str().into());
+    Ok(())
 }
 
 /// Adds the runtime to the table of the plugin.
@@ -232,13 +250,17 @@ mod tests {
         let (config, drop_ins) = (Path::new("/etc/containerd/config.toml"), Path::new("/etc/containerd/conf.d"));
         let read = |path: &Path| host.read(&if managed { record::original(path) } else { path.to_owned() });
         let base = Base::read(&host, config, drop_ins, &read)?;
-        let (path, text) = offer(&base, &Runtime { shim: "/p/shim".into(), config: "/p/c.toml".into() })?;
+        let (path, text) = offer(
+            &base,
+            &Runtime { shim: "/p/shim".into(), config: "/p/c.toml".into(), log_level: Some("trace".into()) },
+        )?;
         Ok((path, text.parse().unwrap(), text))
     }
 
     fn shim(table: &Table, plugin: &str) -> Option<String> {
         let kata = table.get("plugins")?.get(plugin)?.get("containerd")?.get("runtimes")?.get("kata")?;
         assert_eq!(kata["options"]["ConfigPath"].as_str(), Some("/p/c.toml"));
+        assert_eq!(table["debug"]["level"].as_str(), Some("trace"));
         Some(kata["runtime_path"].as_str()?.to_owned())
     }
 
@@ -294,6 +316,7 @@ mod tests {
             ("", CRI),
             ("version = 2\n", CRI),
             ("root = \"/x\"\n", CRI),
+            ("version = 2\n[debug]\nlevel = \"info\"\naddress = \"/d\"\n", CRI),
             (inline, CRI),
             (existing, CRI),
             ("version = 3\n", "io.containerd.cri.v1.runtime"),
@@ -318,6 +341,7 @@ mod tests {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let dump: Table = String::from_utf8_lossy(&output.stdout).parse().unwrap();
+        assert_eq!(dump["debug"]["level"].as_str(), Some("trace"));
         dump["plugins"][CRI].as_table().unwrap().clone()
     }
 
@@ -334,7 +358,11 @@ mod tests {
             let text = text.replace("ROOT", &dir.path().display().to_string());
             host.put(config, &Entry::file(text, 0o644)).unwrap();
             let base = Base::read(&host, config, Path::new("/etc/containerd/conf.d"), &|path| host.read(path)).unwrap();
-            let (path, text) = offer(&base, &Runtime { shim: "/p/shim".into(), config: "/p/c.toml".into() }).unwrap();
+            let (path, text) = offer(
+                &base,
+                &Runtime { shim: "/p/shim".into(), config: "/p/c.toml".into(), log_level: Some("trace".into()) },
+            )
+            .unwrap();
             assert_eq!(path == config, imports.is_empty());
             host.put(&path, &Entry::file(text, 0o644)).unwrap();
             let seen = as_containerd_sees_it(dir.path());

@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn the_drop_in_is_the_one_cri_o_users_know() {
-        let (path, text) = offer(&Runtime { shim: "/p/a\"b".into(), config: "/p/c".into() });
+        let (path, text) = offer(&Runtime { shim: "/p/a\"b".into(), config: "/p/c".into(), log_level: None });
         assert_eq!(path, PathBuf::from(FILE));
         let parsed: toml::Table = text.parse().unwrap();
         let kata = &parsed["crio"]["runtime"]["runtimes"]["kata"];

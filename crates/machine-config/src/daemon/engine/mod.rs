@@ -29,6 +29,9 @@ pub struct Runtime {
     pub shim: PathBuf,
     /// The configuration it is started with.
     pub config: PathBuf,
+    /// Level at which the engine logs, and with it the shims it starts; none, and it
+    /// stays what it is.
+    pub log_level: Option<String>,
 }
 
 /// An engine that cannot be configured.
