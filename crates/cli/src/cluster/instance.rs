@@ -29,6 +29,12 @@ pub struct Instance {
     pub nodes: Vec<String>,
     /// Sandboxed pods can be run.
     pub sandboxes: bool,
+    /// What it is doing to add a node; empty when it adds none.
+    #[serde(default)]
+    pub joining: String,
+    /// Why the last node that was asked for did not join; empty if it did.
+    #[serde(default)]
+    pub failed: String,
 }
 
 impl Instance {
@@ -54,6 +60,8 @@ impl Instance {
 #[derive(Debug)]
 pub struct Claim {
     file: Flock<File>,
+    /// How much of the file is written.
+    said: usize,
 }
 
 impl Claim {
@@ -67,7 +75,11 @@ impl Claim {
         }
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Some(Self { file })),
+            Ok(file) => {
+                // The word of whoever was killed is not ours.
+                file.set_len(0)?;
+                Ok(Some(Self { file, said: 0 }))
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, errno)) => Err(errno.into()),
         }
@@ -78,8 +90,10 @@ impl Claim {
     /// # Errors
     /// When the file cannot be written.
     pub fn say(&mut self, instance: &Instance) -> io::Result<()> {
-        let text = serde_json::to_vec(instance)?;
-        self.file.set_len(0)?;
+        let mut text = serde_json::to_vec(instance)?;
+        // Blanks cover what was said before: at no time is there half of anything.
+        text.resize(self.said.max(text.len()), b' ');
+        self.said = text.len();
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&text)
     }
@@ -105,5 +119,7 @@ mod tests {
         assert_eq!(Instance::running(&path), Some(ready));
         drop(claim);
         assert_eq!(Instance::running(&path), None);
+        let _next = Claim::take(&path).unwrap().unwrap();
+        assert_eq!(Instance::running(&path), None, "the old word is not the next one's");
     }
 }

@@ -36,6 +36,11 @@ impl Layout {
         self.dirs.run().join("cluster.json")
     }
 
+    /// How many nodes somebody asked the serving process to have.
+    pub fn wanted_nodes(&self) -> PathBuf {
+        self.dirs.run().join("cluster-nodes")
+    }
+
     /// What the serving process writes.
     pub fn log(&self) -> PathBuf {
         self.dirs.state().join("control-plane.log")

@@ -13,7 +13,9 @@
 
 mod access;
 mod instance;
+mod join;
 pub mod layout;
+mod nodes;
 mod owner;
 mod rollout;
 mod sandboxing;

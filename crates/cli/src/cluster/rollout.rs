@@ -1,13 +1,19 @@
 //! How far sandboxes have got on the nodes, in words.
 
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use osc_agent_protocol::Kind;
 use osc_objects::{
-    ConditionStatus, KataConfig, KataConfigStatus, KataNodes, MachineConfigPool, kata_config::ConditionType,
+    ConditionStatus, KataConfig, KataConfigStatus, KataNodes, MachineConfigPool,
+    kata_config::ConditionType,
+    names::machine::{self, NodeState},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Failure;
+
+/// Most pods that are named.
+const MOST: usize = 5;
 
 /// A KataConfig.
 #[derive(Debug, Serialize)]
@@ -100,6 +106,38 @@ fn pool(pool: &MachineConfigPool) -> PoolReport {
     }
 }
 
+/// What happens to a node, or keeps it from happening; empty at rest.
+pub fn node(node: &Node, pods: &[&Pod]) -> String {
+    let note = |name: &str| node.annotations().get(name).map(String::as_str).unwrap_or_default();
+    let cordoned = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+    let drain = note(machine::DESIRED_DRAIN);
+    match NodeState::parse(note(machine::STATE)) {
+        Some(NodeState::Degraded) => format!("failed, it is tried again: {}", note(machine::REASON)),
+        Some(NodeState::Unreconcilable) => {
+            format!("cannot become what its pool asks for: {}", note(machine::REASON))
+        }
+        Some(NodeState::Working) if drain.starts_with("drain-") && drain != note(machine::LAST_APPLIED_DRAIN) => {
+            format!("is being emptied; still there: {}", staying(pods))
+        }
+        Some(NodeState::Working) => "changes its configuration".into(),
+        _ if cordoned => "is cordoned and takes no pods".into(),
+        _ => String::new(),
+    }
+}
+
+/// Names of pods that have not ended; not too many.
+fn staying(pods: &[&Pod]) -> String {
+    let phase = |pod: &&&Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+    let left = pods.iter().filter(|pod| !matches!(phase(pod).as_str(), "Succeeded" | "Failed"));
+    let names: Vec<String> =
+        left.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
+    match names.len() {
+        0 => "no pods".into(),
+        many if many > MOST => format!("{} and {} more", names[..MOST].join(", "), many - MOST),
+        _ => names.join(", "),
+    }
+}
+
 impl KataReport {
     /// In one line.
     pub fn line(&self) -> String {
@@ -155,5 +193,33 @@ mod tests {
         ] {
             assert_eq!(kata(&config(status)).line(), want);
         }
+    }
+    #[test]
+    fn a_node_says_what_it_waits_for() {
+        let pod = |name: &str, phase: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"namespace": "n", "name": name}, "status": {"phase": phase}}))
+                .unwrap()
+        };
+        let pods = [pod("a", "Running"), pod("done", "Succeeded")];
+        for (state, drain, cordoned, want) in [
+            ("", "", false, ""),
+            ("Done", "", false, ""),
+            ("Done", "", true, "is cordoned and takes no pods"),
+            ("Working", "", false, "changes its configuration"),
+            ("Working", "drain-x", true, "is being emptied; still there: n/a"),
+            ("Working", "applied", true, "changes its configuration"),
+            ("Degraded", "", false, "failed, it is tried again: why"),
+            ("Unreconcilable", "", false, "cannot become what its pool asks for: why"),
+        ] {
+            let seen: Node = serde_json::from_value(json!({
+                "metadata": {"name": "w", "annotations": {machine::STATE: state, machine::REASON: "why",
+                    machine::DESIRED_DRAIN: drain, machine::LAST_APPLIED_DRAIN: "applied"}},
+                "spec": {"unschedulable": cordoned},
+            }))
+            .unwrap();
+            assert_eq!(node(&seen, &pods.iter().collect::<Vec<_>>()), want, "{state} {drain}");
+        }
+        let many: Vec<Pod> = (0..8).map(|number| pod(&format!("p{number}"), "Running")).collect();
+        assert!(staying(&many.iter().collect::<Vec<_>>()).ends_with("n/p4 and 3 more"));
     }
 }

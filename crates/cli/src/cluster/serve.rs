@@ -1,31 +1,21 @@
 //! `osc serve`: the process that is the cluster. `osc up` starts it in the
 //! background; a service manager may start it in the foreground.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, sync::Arc};
 
 use clap::Args;
 use k8s_openapi::{
-    api::{
-        core::v1::Node,
-        node::v1::{Overhead, RuntimeClass},
-    },
+    api::node::v1::{Overhead, RuntimeClass},
     apimachinery::pkg::api::resource::Quantity,
 };
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use osc_access::Identity;
 use osc_agent_protocol::Kind;
 use osc_control_plane::{Config, ControlPlane};
-use osc_node::{
-    agent::{NodeAgent, Options},
-    engine::{Engine, Kata},
-    names::{Server, Zone},
-    pod::{KATA_OVERHEAD, machine_cpus, machine_memory, model::Amounts},
-    proxy,
-};
-use osc_runtime::deadline::Deadline;
+use osc_node::{names::Zone, pod::KATA_OVERHEAD, proxy};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -34,19 +24,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    access::Agent,
     instance::{Claim, Instance},
+    join,
     layout::{Layout, worker},
+    nodes::{self, Nodes},
     owner, sandboxing,
 };
 use crate::{Context, Failure};
 
-/// How long nodes may take to become ready.
-const NODES_READY: Duration = Duration::from_secs(60);
-/// How often they are looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
-/// Marks nodes that run what is not the control plane.
-const WORKER: &str = "node-role.kubernetes.io/worker";
 /// Marks what this program wrote into objects.
 pub(super) const MANAGER: &str = "osc";
 
@@ -70,37 +55,39 @@ pub struct Serve {
 impl Serve {
     /// Runs the command until it is asked to end.
     pub async fn run(self, context: &Context) -> Result<u8, Failure> {
-        // Before anything else, so that an early request to end is not lost.
+        // Before anything else, so that an early request is not lost.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut asked_to_grow = signal(SignalKind::hangup())?;
+        let mut asked_to_end = async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
         let layout = Layout::new(&context.dirs);
         let Some(claim) = Claim::take(&layout.instance())? else {
             let owner = Instance::running(&layout.instance()).unwrap_or_default();
             let text = format!("process {} is the cluster of {} already", owner.pid, context.dirs.root().display());
             return Err(Failure::new(Kind::Busy, text));
         };
-        let stop = CancellationToken::new();
-        let mut cluster = Cluster {
-            claim,
-            context,
-            layout,
-            args: self,
-            stop: stop.clone(),
-            agents: Vec::new(),
-            proxy: None,
-            sandboxing: sandboxing::Running::new(),
-        };
+        join::forget(&layout);
+        let mut cluster = Cluster::new(claim, context, layout, self);
         let outcome = tokio::select! {
             outcome = cluster.start() => outcome.map(Some),
-            _ = terminate.recv() => Ok(None),
-            _ = interrupt.recv() => Ok(None),
+            () = asked_to_end() => Ok(None),
         };
         let ended = match outcome {
-            Ok(Some(running)) => {
-                let ended = tokio::select! {
-                    _ = terminate.recv() => Ok(()),
-                    _ = interrupt.recv() => Ok(()),
-                    ended = running.ended() => ended,
-                    Some(ended) = cluster.sandboxing.join_next() => sandboxing::outcome(ended),
+            Ok(Some(mut running)) => {
+                let ended = loop {
+                    tokio::select! {
+                        () = asked_to_end() => break Ok(()),
+                        ended = running.ended() => break ended,
+                        Some(ended) = cluster.sandboxing.join_next() => break sandboxing::outcome(ended),
+                        _ = asked_to_grow.recv() => tokio::select! {
+                            grown = cluster.grow(&running) => if let Err(failure) = grown { break Err(failure) },
+                            () = asked_to_end() => break Ok(()),
+                        },
+                    }
                 };
                 tracing::info!("control plane ends, pods go on");
                 ended
@@ -108,26 +95,19 @@ impl Serve {
             Ok(None) => Ok(()),
             Err(failure) => Err(failure),
         };
-        stop.cancel();
-        for agent in cluster.agents {
-            agent.stop().await;
-        }
-        sandboxing::finish(cluster.sandboxing).await;
-        if let Some(proxy) = cluster.proxy {
-            proxy.await.map_err(|error| Failure::new(Kind::Bug, error))?;
-        }
+        cluster.end().await?;
         ended.map(|()| 0)
     }
 }
 
-/// A cluster on its way up.
-struct Cluster<'a> {
+/// A cluster that comes up, runs, and ends.
+struct Cluster {
     claim: Claim,
-    context: &'a Context,
     layout: Layout,
     args: Serve,
     stop: CancellationToken,
-    agents: Vec<NodeAgent>,
+    nodes: Nodes,
+    names: Option<watch::Sender<Arc<Zone>>>,
     proxy: Option<JoinHandle<()>>,
     sandboxing: sandboxing::Running,
 }
@@ -135,12 +115,13 @@ struct Cluster<'a> {
 /// The parts that end only when asked.
 struct Running {
     plane: ControlPlane,
+    administrator: Client,
     controllers: JoinHandle<Result<(), osc_controllers::RunError>>,
 }
 
 impl Running {
-    async fn ended(self) -> Result<(), Failure> {
-        let ended = self.controllers.await;
+    async fn ended(&mut self) -> Result<(), Failure> {
+        let ended = (&mut self.controllers).await;
         self.plane.shutdown().await;
         match ended {
             Ok(Ok(())) => Ok(()),
@@ -150,7 +131,25 @@ impl Running {
     }
 }
 
-impl Cluster<'_> {
+impl Cluster {
+    fn new(claim: Claim, context: &Context, layout: Layout, args: Serve) -> Self {
+        let stop = CancellationToken::new();
+        let (names, zone) = watch::channel(Arc::default());
+        let nodes = Nodes {
+            dirs: context.dirs.clone(),
+            layout: layout.clone(),
+            advertised: advertised(args.listen),
+            sandboxes: args.sandboxes,
+            defined: None,
+            zone,
+            payload: sandboxing::payload(&context.dirs),
+            stop: stop.clone(),
+            agents: Vec::new(),
+        };
+        let (names, sandboxing) = (Some(names), sandboxing::Running::new());
+        Self { claim, layout, args, stop, nodes, names, proxy: None, sandboxing }
+    }
+
     async fn start(&mut self) -> Result<Running, Failure> {
         self.say("opening the store")?;
         let plane = self.open().await?;
@@ -166,55 +165,70 @@ impl Cluster<'_> {
         };
         let administrator = client(Identity::administrator());
         let controllers = tokio::spawn(osc_controllers::run(administrator.clone(), options, self.stop.child_token()));
-        let (names, zone) = watch::channel(Arc::default());
-        let services = proxy::run(administrator.clone(), self.layout.service_table(), names, self.stop.child_token());
-        self.proxy = Some(tokio::spawn(services));
-        let payload = sandboxing::payload(&self.context.dirs);
-        let mut defined = None;
+        if let Some(names) = self.names.take() {
+            let table = self.layout.service_table();
+            let services = proxy::run(administrator.clone(), table, names, self.stop.child_token());
+            self.proxy = Some(tokio::spawn(services));
+        }
         if self.args.sandboxes {
             offer_sandboxes(&administrator).await?;
         } else {
-            defined = Some(sandboxing::define(administrator.clone()));
+            self.nodes.defined = Some(sandboxing::define(administrator.clone()));
         }
         for number in 1..=self.args.workers {
-            let name = worker(number);
-            self.say(&format!("starting node {name}"))?;
-            let client = client(Identity::node(&name));
-            let mut options = self.node(&name, &plane)?;
-            options.dns = self.serve_names(options.address, zone.clone());
-            let agent = NodeAgent::start(client, options, self.stop.child_token()).await?;
-            plane.nodes().register(&name, Arc::new(Agent(agent.access())));
-            if let Some(defined) = &defined {
-                let before = (defined.clone(), payload.clone());
-                sandboxing::start_daemon(&mut self.sandboxing, &plane, &name, agent.engine(), before, &self.stop);
-            }
-            self.agents.push(agent);
+            self.say(&format!("starting node {}", worker(number)))?;
+            self.nodes.add(number, self.args.workers, &plane, &mut self.sandboxing).await?;
         }
         self.say("waiting for the nodes")?;
-        nodes_ready(&administrator, self.args.workers).await?;
-        if let Some(defined) = defined {
+        nodes::ready(&administrator, self.args.workers).await?;
+        if let Some(defined) = self.nodes.defined.clone() {
             self.say("starting the operator")?;
             sandboxing::is_defined(defined).await?;
             sandboxing::start(&mut self.sandboxing, &plane, &self.stop).await?;
         }
-        self.claim.say(&Instance { server: format!("https://{}", plane.address()), ..self.instance() })?;
-        Ok(Running { plane, controllers })
+        let server = format!("https://{}", plane.address());
+        self.claim.say(&Instance { server, ..self.instance() })?;
+        Ok(Running { plane, administrator, controllers })
     }
 
-    /// Serves names on the address of a node; that address, unless somebody else has
-    /// the port there.
-    fn serve_names(&self, address: IpAddr, zone: watch::Receiver<Arc<Zone>>) -> Option<IpAddr> {
-        let IpAddr::V4(v4) = address else { return None };
-        match Server::bind(v4) {
-            Ok(server) => {
-                // Ends with the cluster, which nothing of it has to wait for.
-                tokio::spawn(server.run(zone, self.stop.child_token()));
-                Some(address)
+    /// Adds the nodes somebody asked for. One that cannot join is told of and takes
+    /// nothing down with it; it joins when it is asked for again.
+    async fn grow(&mut self, running: &Running) -> Result<(), Failure> {
+        let Some(wanted) = join::take(&self.layout) else { return Ok(()) };
+        let server = format!("https://{}", running.plane.address());
+        let mut failed = String::new();
+        for number in self.args.workers + 1..=wanted {
+            let step = format!("starting node {}", worker(number));
+            tracing::info!(step, "cluster grows");
+            self.claim.say(&Instance { server: server.clone(), joining: step, ..self.instance() })?;
+            if let Err(failure) = self.join(number, wanted, running).await {
+                failed = failure.to_string();
+                tracing::error!(node.name = worker(number), error = failed, "node does not join");
+                break;
             }
-            Err(error) => {
-                tracing::warn!(address = %address, error = %error, "pods get no names of services: the DNS port is taken");
-                None
-            }
+            self.args.workers = number;
+        }
+        Ok(self.claim.say(&Instance { server, failed, ..self.instance() })?)
+    }
+
+    async fn join(&mut self, number: u32, all: u32, running: &Running) -> Result<(), Failure> {
+        // An attempt that failed half-way left an agent that goes on.
+        if self.nodes.agents.len() < number as usize {
+            self.nodes.add(number, all, &running.plane, &mut self.sandboxing).await?;
+        }
+        nodes::ready(&running.administrator, number).await
+    }
+
+    /// Ends everything that runs, pods excepted.
+    async fn end(self) -> Result<(), Failure> {
+        self.stop.cancel();
+        for agent in self.nodes.agents {
+            agent.stop().await;
+        }
+        sandboxing::finish(self.sandboxing).await;
+        match self.proxy {
+            Some(proxy) => proxy.await.map_err(|error| Failure::new(Kind::Bug, error)),
+            None => Ok(()),
         }
     }
 
@@ -225,6 +239,7 @@ impl Cluster<'_> {
             server: String::new(),
             nodes: (1..=self.args.workers).map(worker).collect(),
             sandboxes: self.args.sandboxes,
+            ..Instance::default()
         }
     }
 
@@ -251,28 +266,6 @@ impl Cluster<'_> {
             }
         })
     }
-
-    fn node(&self, name: &str, plane: &ControlPlane) -> Result<Options, Failure> {
-        let dirs = self.layout.node(name);
-        fs::create_dir_all(dirs.state())?;
-        let subnets = Engine::new(dirs.clone()).subnets()?;
-        // The bridge its pods are on has the first address of their network.
-        let address = std::net::Ipv4Addr::from(u32::from(subnets.v4) + 1);
-        let kata = self.args.sandboxes.then(|| Kata::installed(&self.context.dirs));
-        let mut options = Options::new(name, address.into(), dirs, kata);
-        options.labels.insert(WORKER.into(), String::new());
-        options.api = Some((advertised(self.args.listen).to_string(), plane.address().port()));
-        if self.args.workers > 1 {
-            options.capacity = share(self.args.workers);
-        }
-        Ok(options)
-    }
-}
-
-/// One of `workers` equal parts of this machine.
-fn share(workers: u32) -> Amounts {
-    let parts = u64::from(workers);
-    Amounts { cpu_milli: Some(machine_cpus() * 1000 / parts), memory: Some(machine_memory() / parts) }
 }
 
 /// The address under which pods reach this machine.
@@ -311,30 +304,4 @@ async fn offer_sandboxes(client: &Client) -> Result<(), Failure> {
     let classes: Api<RuntimeClass> = Api::all(client.clone());
     let applied = classes.patch("kata", &PatchParams::apply(MANAGER), &Patch::Apply(&class)).await;
     applied.map(drop).map_err(|error| Failure::new(Kind::Unavailable, error))
-}
-
-async fn nodes_ready(client: &Client, wanted: u32) -> Result<(), Failure> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let by = Deadline::after(NODES_READY);
-    loop {
-        let list = nodes.list(&ListParams::default()).await.map_err(|error| Failure::new(Kind::Unavailable, error))?;
-        let waiting: Vec<String> = (1..=wanted)
-            .map(worker)
-            .filter(|name| !list.items.iter().any(|node| node.metadata.name.as_ref() == Some(name) && is_ready(node)))
-            .collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        if by.passed() {
-            let text = format!("not ready after {NODES_READY:?}: {}; see `kubectl describe node`", waiting.join(", "));
-            return Err(Failure::new(Kind::Timeout, text));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// What the node says of itself.
-pub(super) fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

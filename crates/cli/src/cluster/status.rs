@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     instance::Instance,
     layout::Layout,
+    nodes::is_ready,
     rollout::{self, KataReport, PoolReport},
-    serve::is_ready,
 };
 use crate::{Context, Failure, output};
 
@@ -54,6 +54,8 @@ struct NodeReport {
     address: String,
     pods: usize,
     sandboxes: usize,
+    /// What happens to it, or keeps it from happening; empty at rest.
+    doing: String,
 }
 
 impl Status {
@@ -107,16 +109,17 @@ async fn nodes(client: &Client) -> Result<Vec<NodeReport>, Failure> {
 
 fn report(node: &Node, pods: &[Pod]) -> NodeReport {
     let name = node.metadata.name.clone().unwrap_or_default();
-    let here = || {
-        pods.iter().filter_map(|pod| pod.spec.as_ref()).filter(|spec| spec.node_name.as_deref() == Some(name.as_str()))
-    };
+    let on_it = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(name.as_str()));
+    let here: Vec<&Pod> = pods.iter().filter(on_it).collect();
+    let sandboxed = |pod: &&&Pod| pod.spec.as_ref().is_some_and(|spec| spec.runtime_class_name.is_some());
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
     let internal = addresses.into_iter().flatten().find(|address| address.type_ == "InternalIP");
     NodeReport {
         ready: is_ready(node),
         address: internal.map(|address| address.address.clone()).unwrap_or_default(),
-        pods: here().count(),
-        sandboxes: here().filter(|spec| spec.runtime_class_name.is_some()).count(),
+        pods: here.len(),
+        sandboxes: here.iter().filter(sandboxed).count(),
+        doing: rollout::node(node, &here),
         name,
     }
 }
@@ -126,6 +129,8 @@ fn print(report: &Report) -> Result<(), Failure> {
     output::line(format_args!("kubeconfig     {}", report.kubeconfig))?;
     report.kataconfigs.iter().try_for_each(|config| output::line(config.line()))?;
     report.pools.iter().filter(|pool| pool.matters()).try_for_each(|pool| output::line(pool.line()))?;
+    let mut busy = report.nodes.iter().filter(|node| !node.doing.is_empty());
+    busy.try_for_each(|node| output::line(format_args!("node           {}: {}", node.name, node.doing)))?;
     output::line("")?;
     let rows: Vec<_> = report.nodes.iter().map(row).collect();
     output::table(["NODE", "STATUS", "ADDRESS", "PODS", "SANDBOXES"], &rows)

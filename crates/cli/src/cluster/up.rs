@@ -12,11 +12,13 @@ use osc_agent_protocol::Kind;
 use osc_node::engine::Engine;
 use osc_runtime::{deadline::Deadline, dirs::ROOT_VARIABLE};
 
-use super::{instance::Instance, layout::Layout, serve::Serve};
+use super::{instance::Instance, join, layout::Layout, serve::Serve};
 use crate::{Context, Failure, output, progress::Progress};
 
 /// How long a cluster may take until everything runs.
 const LIMIT: Duration = Duration::from_secs(120);
+/// How long an engine may take to come back.
+const ENGINE: Duration = Duration::from_secs(10);
 /// How often the instance file is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -31,7 +33,7 @@ Examples:
   osc up --sandboxes
   export KUBECONFIG=$(osc status --kubeconfig)
   kubectl get nodes -o wide
-  osc up --workers 3
+  osc up --workers 3        with three nodes; a running cluster gets those it lacks
   osc down                  stop it; --purge forgets its objects, too")]
 pub struct Up {
     #[command(flatten)]
@@ -51,7 +53,8 @@ impl Up {
         let instance = match &already {
             Some(instance) => {
                 self.same(instance)?;
-                wait(&layout, None, &progress).await?
+                let ready = wait(&layout, None, &progress).await?;
+                join::ask(&layout, ready, self.serve.workers, &progress).await?
             }
             None => {
                 let mut child = self.spawn(context, &layout)?;
@@ -63,7 +66,11 @@ impl Up {
             load(&layout, &instance, archive).await?;
         }
         drop(progress);
-        let state = if already.is_some() { "runs already" } else { "is up" };
+        let state = match &already {
+            Some(before) if before.nodes.len() < instance.nodes.len() => "has grown",
+            Some(_) => "runs already",
+            None => "is up",
+        };
         output::line(format_args!("cluster {state}: {} with nodes {}", instance.server, instance.nodes.join(", ")))?;
         output::line(format_args!("export KUBECONFIG={}", layout.kubeconfig().display()))?;
         Ok(0)
@@ -85,10 +92,11 @@ impl Up {
         Ok(())
     }
 
-    /// A second `osc up` changes nothing: what it cannot give must be said.
+    /// A second `osc up` adds nodes and changes nothing else: what it cannot give must
+    /// be said.
     fn same(&self, instance: &Instance) -> Result<(), Failure> {
         let nodes = instance.nodes.len();
-        let other = if nodes != self.serve.workers as usize {
+        let other = if nodes > self.serve.workers as usize {
             format!("with {nodes} nodes")
         } else if self.serve.sandboxes && !instance.sandboxes {
             "without sandboxes".into()
@@ -159,17 +167,26 @@ fn last_words(log: &Path) -> String {
     last.unwrap_or("the cluster ended without saying why").to_owned()
 }
 
-/// Loads an archive into every node.
+/// Loads an archive into every node. The daemon of a node may restart its engine at any
+/// moment, so a failure counts only when it lasts.
 async fn load(layout: &Layout, instance: &Instance, archive: &Path) -> Result<(), Failure> {
     for name in &instance.nodes {
         let engine = Engine::new(layout.node(name));
-        let client = engine.running().ok_or_else(|| {
-            Failure::new(
-                Kind::Unavailable,
-                format!("the engine of node {name} does not run: see {}", layout.log().display()),
-            )
-        })?;
-        engine.import(&client, archive).await?;
+        let by = Deadline::after(ENGINE);
+        while let Err(failure) = import(&engine, archive).await {
+            if by.passed() {
+                let text = format!("node {name}: {failure} (more in {})", layout.log().display());
+                return Err(Failure::new(failure.kind(), text));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
     Ok(())
+}
+
+async fn import(engine: &Engine, archive: &Path) -> Result<(), Failure> {
+    match engine.running() {
+        Some(client) => Ok(engine.import(&client, archive).await.map(drop)?),
+        None => Err(Failure::new(Kind::Unavailable, "its engine does not run")),
+    }
 }

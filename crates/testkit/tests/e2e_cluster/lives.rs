@@ -116,9 +116,11 @@ fn a_second_start_changes_nothing_and_conflicts_are_named() {
     let pid = cluster.pid();
     cluster.again();
     assert_eq!(cluster.pid(), pid);
-    let more = cluster.osc(&["up", "--workers", "2"]);
-    assert_eq!(more.code, 75);
-    assert!(more.errors().contains("osc down"), "{}", more.errors());
+    cluster.osc(&["up", "--sandboxes", "--workers", "2"]).ok();
+    assert_eq!((cluster.pid(), cluster.get(&["nodes"])["items"].as_array().unwrap().len()), (pid, 2), "it has grown");
+    let fewer = cluster.osc(&["up", "--workers", "1"]);
+    assert_eq!(fewer.code, 75);
+    assert!(fewer.errors().contains("osc down"), "{}", fewer.errors());
 
     let unknown = cluster.kubectl(&["apply", "-f", "-"], &deployment(1, "x").replace("replicas", "replicaz"));
     assert!(unknown.code != 0 && unknown.errors().contains("replicaz"), "{}", unknown.errors());
