@@ -69,21 +69,34 @@ impl Cluster {
 
     /// The same, whatever comes of it.
     pub fn start(&self) -> Outcome {
-        let images = ["busybox", "hello-openshift"].map(|image| built(&format!("target/images/{image}.tar")));
-        let port = self.port.to_string();
-        let mut arguments = vec!["up", "--port", &port];
-        arguments.extend(self.options.iter().map(String::as_str));
-        for image in &images {
-            arguments.extend(["--image-archive", image.to_str().unwrap()]);
+        command::run(self.start_command(), b"", 2 * LIMIT)
+    }
+
+    /// `osc up` with other words, from now on.
+    pub fn up_again_with(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self.again();
+    }
+
+    /// The command that starts it.
+    pub fn start_command(&self) -> Command {
+        let mut command = self.osc_command(&["up", "--port", &self.port.to_string()]);
+        command.args(&self.options);
+        for image in ["busybox", "hello-openshift"] {
+            command.arg("--image-archive").arg(built(&format!("target/images/{image}.tar")));
         }
-        self.osc(&arguments)
+        command
+    }
+
+    fn osc_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("target/release/osc"));
+        command.args(arguments).env("SANDBOXED_CONTAINERS_ROOT", &self.root);
+        command
     }
 
     /// Runs `osc` to its end.
     pub fn osc(&self, arguments: &[&str]) -> Outcome {
-        let mut command = Command::new(built("target/release/osc"));
-        command.args(arguments).env("SANDBOXED_CONTAINERS_ROOT", &self.root);
-        command::run(command, b"", 2 * LIMIT)
+        command::run(self.osc_command(arguments), b"", 2 * LIMIT)
     }
 
     /// Runs `kubectl` with `input` to its end.

@@ -4,7 +4,7 @@
 
 mod clients;
 mod commands;
-mod installation;
+mod kataconfig;
 mod lives;
 mod manifests;
 mod streams;
