@@ -385,8 +385,8 @@ mod tests {
         for (what, change, age, kept) in rows {
             let dir = tempfile::tempdir().unwrap();
             let (store, shape) = store(dir.path());
-            fs::create_dir(store.dir().join(BUILD)).unwrap();
             change(dir.path());
+            fs::create_dir(store.dir().join(BUILD)).unwrap();
             store.sweep(SystemTime::now() + age);
             assert_eq!(store.dir().join(shape.digest()).exists(), kept, "{what}");
             assert!(!store.dir().join(BUILD).exists(), "{what}");
