@@ -236,10 +236,7 @@ fn uninstall(cluster: &Cluster, watching: &Watching) {
         &[
             "BlockedByExistingKataPods 3/3 installed=worker-1,worker-2,worker-3",
             "Uninstalling waiting 3/3 installed=worker-1,worker-2,worker-3",
-            "Uninstalling 0/0 waitingToUninstall=worker-1,worker-2,worker-3",
-            "Uninstalling 0/0 uninstalling=worker-1 waitingToUninstall=worker-2,worker-3",
-            "Uninstalling 0/0 uninstalling=worker-2 waitingToUninstall=worker-3",
-            "Uninstalling 0/0 uninstalling=worker-3",
+            "Uninstalling 0/0",
             "idle 0/0",
         ],
     );
