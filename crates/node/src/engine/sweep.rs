@@ -95,17 +95,24 @@ fn task_ids(paths: &Paths) -> Vec<String> {
 }
 
 /// Shims carry the engine's socket and an id on their command line. Returns the ids:
-/// an engine that ended in the middle of a deletion may have no bundle for them.
+/// an engine that ended in the middle of a deletion may have no bundle for them. Again
+/// until none is left: until it is gone, a shim may start another, to make a template.
 async fn end_shims(paths: &Paths) -> Vec<String> {
+    let deadline = Deadline::after(KILL);
     let mut ids = Vec::new();
-    for pid in process::with_argument(&paths.socket().to_string_lossy()) {
-        let line = process::command_line(pid.as_raw());
-        ids.extend(line.iter().position(|word| word == "-id").and_then(|at| line.get(at + 1)).cloned());
-        if !process::end(pid, Deadline::after(KILL)).await {
-            tracing::warn!(pid = pid.as_raw(), "shim does not end");
+    loop {
+        let shims = process::with_argument(&paths.socket().to_string_lossy());
+        if shims.is_empty() || deadline.passed() {
+            return ids;
+        }
+        for pid in shims {
+            let line = process::command_line(pid.as_raw());
+            ids.extend(line.iter().position(|word| word == "-id").and_then(|at| line.get(at + 1)).cloned());
+            if !process::end(pid, Deadline::after(KILL)).await {
+                tracing::warn!(pid = pid.as_raw(), "shim does not end");
+            }
         }
     }
-    ids
 }
 
 /// Cleans up after the shims of virtual machines. Container ids are those of
