@@ -160,7 +160,8 @@ fn upgrade(cluster: &Cluster) -> String {
     });
     installed(cluster, &["worker-1", "worker-2", "worker-3"]);
     run(cluster, "third", "worker-3", true);
-    let machines = |version: &str| processes::with(&["qemu-system", version, cluster.root.to_str().unwrap()]).len();
+    let machines =
+        |version: &str| processes::of_sandboxes(&["qemu-system", version, cluster.root.to_str().unwrap()]).len();
     assert_eq!((machines(&old), machines(&nodes[2].current().unwrap())), (2, 1));
     assert!(nodes[0].versions().contains(&old), "a pod of it runs");
     cluster.eventually("nobody uses the old version on worker-3", || nodes[2].versions().len() == 1);
