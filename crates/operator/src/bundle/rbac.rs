@@ -41,6 +41,11 @@ pub(super) fn of_account(name: &str, rules: Value) -> Vec<Value> {
 
 /// Rights of an account in the namespace it is in.
 pub(super) fn in_our_namespace(name: &str, rules: Value) -> Vec<Value> {
+    in_our_namespace_for(name, rules, json!({"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}))
+}
+
+/// Rights of `subject` in our namespace.
+fn in_our_namespace_for(name: &str, rules: Value, subject: Value) -> Vec<Value> {
     let metadata = json!({"name": name, "namespace": NAMESPACE});
     vec![
         json!({"apiVersion": API, "kind": "Role", "metadata": metadata, "rules": rules}),
@@ -49,7 +54,7 @@ pub(super) fn in_our_namespace(name: &str, rules: Value) -> Vec<Value> {
             "kind": "RoleBinding",
             "metadata": metadata,
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+            "subjects": [subject],
         }),
     ]
 }
@@ -63,19 +68,9 @@ pub(super) fn dashboard_objects() -> Vec<Value> {
 
 /// Lets the platform's Prometheus find what it scrapes.
 pub(super) fn prometheus_objects() -> Vec<Value> {
-    let name = "monitor-role";
-    let metadata = json!({"name": name, "namespace": NAMESPACE});
     let rules = json!([rule("", &["services", "endpoints", "pods"], &[], &["get", "list", "watch"])]);
-    vec![
-        json!({"apiVersion": API, "kind": "Role", "metadata": metadata, "rules": rules}),
-        json!({
-            "apiVersion": API,
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": "prometheus-k8s", "namespace": "openshift-monitoring"}],
-        }),
-    ]
+    let prometheus = json!({"kind": "ServiceAccount", "name": "prometheus-k8s", "namespace": "openshift-monitoring"});
+    in_our_namespace_for("monitor-role", rules, prometheus)
 }
 
 const API: &str = "rbac.authorization.k8s.io/v1";
