@@ -118,9 +118,6 @@ async fn definitions(client: &Client) -> Result<(), Failure> {
     for object in manifests()? {
         apply(client, object).await?;
     }
-    for role in ["master", "worker"] {
-        apply(client, base(role)).await?;
-    }
     Ok(())
 }
 
@@ -143,16 +140,6 @@ fn manifests() -> Result<Vec<Value>, Failure> {
         .flat_map(|file| serde_yaml_ng::Deserializer::from_str(&file.text))
         .map(|document| Value::deserialize(document).map_err(|error| Failure::new(Kind::Bug, error)))
         .collect()
-}
-
-/// A pool without any input cannot be rendered.
-fn base(role: &str) -> Value {
-    json!({
-        "apiVersion": "machineconfiguration.openshift.io/v1",
-        "kind": "MachineConfig",
-        "metadata": {"name": format!("00-{role}"), "labels": {"machineconfiguration.openshift.io/role": role}},
-        "spec": {"config": {"ignition": {"version": "3.2.0"}}},
-    })
 }
 
 async fn apply(client: &Client, object: Value) -> Result<(), Failure> {

@@ -56,8 +56,14 @@ impl Writer {
         ask("report on", format!("{} {name}", K::kind(&())), api.patch_status(name, &params, &patch)).await.map(drop)
     }
 
-    /// Creates one of the two pools that always exist.
+    /// Creates one of the two pools that always exist, after the configuration it begins
+    /// with: without any input, nothing could be rendered for it.
     pub(super) async fn create_pool(&self, name: &str) -> Result<(), ControllerError> {
+        let base = format!("00-{name}");
+        let config = json!({"apiVersion": API_VERSION, "kind": "MachineConfig",
+            "metadata": {"name": base, "labels": {names::ROLE: name}},
+            "spec": {"config": {"ignition": {"version": "3.2.0"}}}});
+        self.create::<MachineConfig>(&base, config).await?;
         let mut labels = json!({names::BUILT_IN: "", format!("{}{name}", names::POOL_PREFIX): ""});
         if name == "master" {
             labels[names::REQUIRED] = json!("");

@@ -25,12 +25,15 @@ use crate::kit::{Cluster, FAILS, PATIENCE, STUCK, note, object};
 #[tokio::test]
 async fn rows_1_5_6_12_and_30_a_pool_follows_its_configurations() {
     let mut cluster = Cluster::played(0).await;
-    // Row 6: nothing to render from.
+    // Row 6: nothing to render from, once what the pool began with is taken away.
+    let bare = cluster.until_updated("worker", 0).await.target().unwrap().to_owned();
+    cluster.configs.delete("00-worker", &DeleteParams::default()).await.unwrap();
     let pool = cluster.until(&cluster.pools, "worker", |pool| pool.is("RenderDegraded") && pool.is("Degraded")).await;
     assert!(pool.condition("RenderDegraded").unwrap().message.contains("no MachineConfig matches"));
     let edges = record_updating(&mut cluster);
     // Row 1: no nodes.
     cluster.file("00-worker", "worker", "/etc/a", "1").await;
+    cluster.until_retargeted("worker", &bare).await;
     let pool = cluster.until_updated("worker", 0).await;
     assert!(!pool.is("Updating") && !pool.is("Degraded") && !pool.is("RenderDegraded"));
     let first = pool.target().unwrap().to_owned();

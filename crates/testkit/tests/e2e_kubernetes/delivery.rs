@@ -71,21 +71,8 @@ fn manifests(cluster: &Kubernetes, kubectl: &Kubectl<'_>) {
     }
     let selector = "patch service webhook-service --type=json -p [{\"op\":\"remove\",\"path\":\"/spec/selector\"}]";
     kubectl.says(selector, "", "patched");
-    for role in ["master", "worker"] {
-        kubectl.says("apply -f -", &base(role).to_string(), "machineconfig.machineconfiguration.openshift.io/00-");
-    }
 }
 
 fn path(directory: &Path, file: &str) -> String {
     directory.join(format!("{file}.yaml")).display().to_string()
-}
-
-/// What a pool begins with: one without any input cannot be rendered.
-fn base(role: &str) -> Value {
-    json!({
-        "apiVersion": "machineconfiguration.openshift.io/v1",
-        "kind": "MachineConfig",
-        "metadata": {"name": format!("00-{role}"), "labels": {"machineconfiguration.openshift.io/role": role}},
-        "spec": {"config": {"ignition": {"version": "3.2.0"}}},
-    })
 }
