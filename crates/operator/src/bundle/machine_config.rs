@@ -25,28 +25,61 @@ pub(super) fn rbac_objects() -> Vec<Value> {
     objects
 }
 
-/// The controller. One at a time: two would spend the budget of unavailable nodes twice.
-pub(super) fn controller(image: &str) -> Value {
-    let labels = json!({"name": CONTROLLER_ACCOUNT});
+/// Both programs, and the Services in front of their metrics.
+pub(super) fn programs(image: &str, payload_image: &str) -> Vec<Value> {
+    vec![
+        controller(image),
+        workload::metrics_service(CONTROLLER_ACCOUNT, &labels(CONTROLLER_ACCOUNT)),
+        daemon(image, payload_image),
+        workload::metrics_service(DAEMON_ACCOUNT, &labels(DAEMON_ACCOUNT)),
+    ]
+}
+
+/// What Prometheus scrapes: the names of both, and the labels of their Services.
+pub(super) fn scraped() -> [(&'static str, Value); 2] {
+    [CONTROLLER_ACCOUNT, DAEMON_ACCOUNT].map(|name| (name, labels(name)))
+}
+
+fn labels(name: &str) -> Value {
+    json!({"name": name})
+}
+
+/// The controller. Of its replicas one acts; the other takes over when that one's node is
+/// gone, or is being emptied by it.
+fn controller(image: &str) -> Value {
+    let labels = labels(CONTROLLER_ACCOUNT);
+    let other_nodes = json!({"weight": 100, "podAffinityTerm": {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": labels},
+    }});
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": CONTROLLER_ACCOUNT, "namespace": NAMESPACE, "labels": labels},
         "spec": {
-            "replicas": 1,
+            "replicas": 2,
             "selector": {"matchLabels": labels},
-            "strategy": {"type": "Recreate"},
             "template": {"metadata": {"labels": labels}, "spec": {
                 "serviceAccountName": CONTROLLER_ACCOUNT,
                 "priorityClassName": "system-cluster-critical",
                 "securityContext": workload::unprivileged_pod(),
+                "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [other_nodes]}},
                 "terminationGracePeriodSeconds": 10,
                 "containers": [{
                     "name": CONTROLLER_ACCOUNT,
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["/usr/bin/machine-config-controller"],
-                    "env": [workload::from_field("NODE_NAME", "spec.nodeName")],
+                    "args": workload::telling(),
+                    // Inside their pods all replicas have the same process identifier.
+                    "env": [
+                        workload::from_field("POD_NAME", "metadata.name"),
+                        workload::from_field("POD_NAMESPACE", "metadata.namespace"),
+                        workload::from_field("NODE_NAME", "spec.nodeName"),
+                    ],
+                    "ports": [workload::metrics_port()],
+                    "livenessProbe": workload::asking("/healthz"),
+                    "readinessProbe": workload::asking("/readyz"),
                     "resources": {"requests": {"cpu": "20m", "memory": "50Mi"}, "limits": {"memory": "512Mi"}},
                     "securityContext": workload::unprivileged_container(),
                 }],
@@ -56,9 +89,10 @@ pub(super) fn controller(image: &str) -> Value {
 }
 
 /// The daemon of every node. It ends an update that is under way before it goes.
-pub(super) fn daemon(image: &str, payload_image: &str) -> Value {
-    let labels = json!({"name": DAEMON_ACCOUNT});
+fn daemon(image: &str, payload_image: &str) -> Value {
+    let labels = labels(DAEMON_ACCOUNT);
     let inside = |path: &str| format!("{HOST}{path}");
+    let [metrics, address] = workload::telling();
     json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -80,8 +114,11 @@ pub(super) fn daemon(image: &str, payload_image: &str) -> Value {
                     "image": image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["/usr/bin/machine-config-daemon"],
-                    "args": ["--root", HOST, "--payload", format!("{PAYLOAD}/payload")],
+                    "args": ["--root", HOST, "--payload", format!("{PAYLOAD}/payload"), metrics, address],
                     "env": [workload::from_field("NODE_NAME", "spec.nodeName")],
+                    "ports": [workload::metrics_port()],
+                    "livenessProbe": workload::asking("/healthz"),
+                    "readinessProbe": workload::asking("/readyz"),
                     "resources": {"requests": {"cpu": "20m", "memory": "30Mi"}},
                     "securityContext": workload::root_of_the_node(),
                     "volumeMounts": [

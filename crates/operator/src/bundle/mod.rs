@@ -7,6 +7,7 @@ mod monitoring;
 mod olm;
 mod probing;
 mod rbac;
+mod rules;
 mod workload;
 
 use osc_objects::names::NAMESPACE;
@@ -85,13 +86,13 @@ fn objects(settings: &Settings) -> Vec<(&'static str, Vec<Value>)> {
         ("crds.yaml", definitions()),
         ("rbac.yaml", rbac::objects()),
         ("webhook.yaml", vec![workload::webhook_service(), value(&configuration::configuration(&place, None))]),
-        ("operator.yaml", vec![workload::deployment(settings), workload::metrics_service()]),
+        (
+            "operator.yaml",
+            vec![workload::deployment(settings), workload::metrics_service(workload::DEPLOYMENT, &workload::labels())],
+        ),
     ];
     if let Some(images) = &settings.machine_config {
-        let programs = vec![
-            machine_config::controller(&images.programs),
-            machine_config::daemon(&images.programs, &images.payload),
-        ];
+        let programs = machine_config::programs(&images.programs, &images.payload);
         all.push(("machine-config-crds.yaml", osc_objects::machine_config_crds().iter().map(value).collect()));
         all.push(("machine-config-rbac.yaml", machine_config::rbac_objects()));
         all.push(("machine-config.yaml", programs));

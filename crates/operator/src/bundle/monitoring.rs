@@ -1,41 +1,39 @@
-//! What Prometheus scrapes and warns about, for clusters with the Prometheus operator.
-//!
-//! Every reason of condition `Degraded` has an alert of its own, and an entry in the
-//! runbook under the same name.
+//! What Prometheus scrapes and shows, for clusters with the Prometheus operator.
 
-use osc_objects::{
-    kata_config::{DegradedReason, InProgressReason},
-    names::{NAMESPACE, kata},
-};
+use osc_objects::names::{NAMESPACE, kata};
 use serde_json::{Value, json};
 
-use super::{Settings, dashboard, rbac, workload};
+use super::{Settings, dashboard, machine_config, rbac, rules, workload};
 
-/// Where explanations are.
-const RUNBOOK: &str = "docs/runbook.md";
 /// Name of the Service in front of the monitors.
 const MONITOR_SERVICE: &str = "metrics";
-const MONITORING: &str = "monitoring.coreos.com/v1";
+/// Group and version of the Prometheus operator's kinds.
+pub(super) const MONITORING: &str = "monitoring.coreos.com/v1";
 
 /// Files of the directory for `kubectl apply -k`.
 pub(super) fn files(settings: &Settings) -> Vec<(&'static str, Vec<Value>)> {
     let mut scraped = vec![operator_monitor()];
+    if settings.machine_config.is_some() {
+        let programs = machine_config::scraped();
+        scraped.extend(programs.map(|(name, labels)| scrape(&workload::metrics_service_name(name), &labels)));
+    }
     if settings.monitor_image.is_some() {
         scraped.extend([monitor_service(), monitor_monitor()]);
     }
     vec![
         ("scraping.yaml", scraped),
-        ("rules.yaml", vec![rules(settings)]),
+        ("rules.yaml", vec![rules::object(settings, settings.machine_config.is_some())]),
         ("access.yaml", rbac::prometheus_objects()),
         ("dashboard.yaml", vec![dashboard::object()]),
     ]
 }
 
-/// The same for the lifecycle manager: a name and one object each.
+/// The same for the lifecycle manager, whose platform configures machines itself: a name
+/// and one object each.
 pub(super) fn olm_objects(settings: &Settings) -> Vec<(&'static str, Value)> {
     let mut objects = vec![
         ("controller-manager-metrics_servicemonitor", operator_monitor()),
-        ("prometheus-sandboxed-containers-rules_prometheusrule", rules(settings)),
+        ("prometheus-sandboxed-containers-rules_prometheusrule", rules::object(settings, false)),
         ("grafana-dashboard-sandboxed-containers_configmap", dashboard::object()),
     ];
     if settings.monitor_image.is_some() {
@@ -46,7 +44,7 @@ pub(super) fn olm_objects(settings: &Settings) -> Vec<(&'static str, Value)> {
 }
 
 fn operator_monitor() -> Value {
-    scrape(workload::METRICS_SERVICE, &workload::labels())
+    scrape(&workload::metrics_service_name(workload::DEPLOYMENT), &workload::labels())
 }
 
 fn monitor_monitor() -> Value {
@@ -71,89 +69,5 @@ fn monitor_service() -> Value {
         "spec": {"selector": labels, "ports": [
             {"name": "metrics", "port": 8090, "targetPort": "metrics", "protocol": "TCP"},
         ]},
-    })
-}
-
-fn rules(settings: &Settings) -> Value {
-    let mut rules = Vec::new();
-    if settings.monitor_image.is_some() {
-        rules.push(json!({
-            "record": "cluster:kata_monitor_running_shim_count:sum",
-            "expr": "sum(kata_monitor_running_shim_count)",
-        }));
-    }
-    rules.extend(operator_alerts());
-    let reasons = DegradedReason::ALL.iter().filter(|reason| **reason != DegradedReason::AsExpected);
-    rules.extend(reasons.map(|reason| degraded(*reason)));
-    rules.extend([
-        stuck("KataConfigInstallStuck", InProgressReason::Installing),
-        stuck("KataConfigUpdateStuck", InProgressReason::Updating),
-        stuck("KataConfigUninstallStuck", InProgressReason::Uninstalling),
-    ]);
-    json!({
-        "apiVersion": MONITORING,
-        "kind": "PrometheusRule",
-        "metadata": {"name": "prometheus-sandboxed-containers-rules", "namespace": NAMESPACE},
-        "spec": {"groups": [{"name": "sandboxed-containers", "rules": rules}]},
-    })
-}
-
-fn operator_alerts() -> [Value; 2] {
-    [
-        alert(
-            "SandboxedContainersOperatorNotLeading",
-            "max(osc_operator_leader) == 0 or absent(osc_operator_leader)",
-            "10m",
-            ("critical", "operator-not-leading"),
-            "No replica of the sandboxed containers operator acts",
-        ),
-        alert(
-            "SandboxedContainersOperatorFails",
-            "increase(osc_operator_pass_failures_total[15m]) > 5",
-            "15m",
-            ("warning", "operator-fails"),
-            "Passes of the sandboxed containers operator fail again and again",
-        ),
-    ]
-}
-
-/// What waits for people is pressing; what may resolve by itself gets some time.
-fn degraded(reason: DegradedReason) -> Value {
-    let name = reason.as_str();
-    let (after, severity) = match reason {
-        DegradedReason::NodeDegraded
-        | DegradedReason::NodeUnreconcilable
-        | DegradedReason::PoolDegraded
-        | DegradedReason::MachineConfigApiMissing => ("10m", "critical"),
-        DegradedReason::BlockedByPods | DegradedReason::DrainBlocked | DegradedReason::ApiFailure => ("30m", "warning"),
-        _ => ("10m", "warning"),
-    };
-    alert(
-        &format!("KataConfig{name}"),
-        &format!("kata_config_condition{{type=\"Degraded\",reason=\"{name}\"}} == 1"),
-        after,
-        (severity, &name.to_lowercase()),
-        &format!("The KataConfig is degraded: {name}; its condition Degraded says what to do"),
-    )
-}
-
-fn stuck(name: &str, reason: InProgressReason) -> Value {
-    let reason = reason.as_str();
-    alert(
-        name,
-        &format!("kata_config_condition{{type=\"InProgress\",reason=\"{reason}\"}} == 1"),
-        "2h",
-        ("warning", &reason.to_lowercase()),
-        &format!("The KataConfig has been {reason} for two hours"),
-    )
-}
-
-fn alert(name: &str, expression: &str, after: &str, (severity, entry): (&str, &str), summary: &str) -> Value {
-    json!({
-        "alert": name,
-        "expr": expression,
-        "for": after,
-        "labels": {"severity": severity, "namespace": NAMESPACE},
-        "annotations": {"summary": summary, "runbook": format!("{RUNBOOK}#{entry}")},
     })
 }

@@ -14,7 +14,7 @@ pub(super) fn files(settings: &Settings) -> Vec<File> {
     let mut objects = vec![
         ("sandboxed-containers-operator.clusterserviceversion", service_version(settings)),
         ("monitor_serviceaccount", rbac::monitor_account()),
-        ("controller-manager-metrics_service", workload::metrics_service()),
+        ("controller-manager-metrics_service", workload::metrics_service(workload::DEPLOYMENT, &workload::labels())),
     ];
     objects.extend(["dashboard_role", "dashboard_rolebinding"].into_iter().zip(rbac::dashboard_objects()));
     objects.extend(monitoring::olm_objects(settings));

@@ -8,8 +8,7 @@ use crate::webhook::configuration::{PORT, SERVICE};
 
 /// Name of the Deployment.
 pub(super) const DEPLOYMENT: &str = "controller-manager";
-/// Name of the Service in front of its metrics.
-pub(super) const METRICS_SERVICE: &str = "controller-manager-metrics";
+/// Port on which programs tell how they are, inside their pods.
 const METRICS_PORT: u16 = 8080;
 
 pub(super) fn namespace() -> Value {
@@ -36,8 +35,8 @@ pub(super) fn deployment(settings: &Settings) -> Value {
 pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
     let mut arguments = vec!["run"];
     arguments.extend(webhook);
-    let metrics = format!("0.0.0.0:{METRICS_PORT}");
-    arguments.extend(["--metrics", &metrics]);
+    let metrics = telling();
+    arguments.extend(metrics.iter().map(String::as_str));
     let mut env = vec![
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_NAMESPACE", "metadata.namespace"),
@@ -46,7 +45,6 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
     if let Some(image) = &settings.monitor_image {
         env.push(json!({"name": "RELATED_IMAGE_KATA_MONITOR", "value": image}));
     }
-    let healthy = json!({"httpGet": {"path": "/healthz", "port": "metrics"}, "periodSeconds": 20});
     json!({
         "replicas": 1,
         "selector": {"matchLabels": labels()},
@@ -60,15 +58,16 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
                 "containers": [{
                     "name": "manager",
                     "image": settings.image,
+                    "imagePullPolicy": "IfNotPresent",
                     "command": ["/usr/bin/osc-operator"],
                     "args": arguments,
                     "env": env,
                     "ports": [
-                        {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+                        metrics_port(),
                         {"name": "webhook", "containerPort": PORT, "protocol": "TCP"},
                     ],
-                    "livenessProbe": healthy,
-                    "readinessProbe": healthy,
+                    "livenessProbe": asking("/healthz"),
+                    "readinessProbe": asking("/healthz"),
                     "resources": {
                         "limits": {"cpu": "200m", "memory": "256Mi"},
                         "requests": {"cpu": "100m", "memory": "40Mi"},
@@ -78,6 +77,21 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
             },
         },
     })
+}
+
+/// Arguments of a program that tells how it is.
+pub(super) fn telling() -> [String; 2] {
+    ["--metrics".into(), format!("0.0.0.0:{METRICS_PORT}")]
+}
+
+/// The port of such a program.
+pub(super) fn metrics_port() -> Value {
+    json!({"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"})
+}
+
+/// A probe that asks it.
+pub(super) fn asking(path: &str) -> Value {
+    json!({"httpGet": {"path": path, "port": "metrics"}, "periodSeconds": 20})
 }
 
 /// A variable with something about its pod.
@@ -128,20 +142,27 @@ pub(super) fn stage_payload(image: &str) -> Value {
 }
 
 pub(super) fn webhook_service() -> Value {
-    service(SERVICE, json!([{"name": "webhook", "port": 443, "targetPort": PORT, "protocol": "TCP"}]))
+    let port = json!({"name": "webhook", "port": 443, "targetPort": PORT, "protocol": "TCP"});
+    service(SERVICE, &labels(), &port)
 }
 
-pub(super) fn metrics_service() -> Value {
-    let port = json!([{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"}]);
-    service(METRICS_SERVICE, port)
+/// Name of the Service in front of the metrics of a program.
+pub(super) fn metrics_service_name(program: &str) -> String {
+    format!("{program}-metrics")
 }
 
-fn service(name: &str, ports: Value) -> Value {
+/// The Service in front of the metrics of a program, whose pods have `labels`.
+pub(super) fn metrics_service(program: &str, labels: &Value) -> Value {
+    let port = json!({"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"});
+    service(&metrics_service_name(program), labels, &port)
+}
+
+fn service(name: &str, labels: &Value, port: &Value) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels()},
-        "spec": {"selector": labels(), "ports": ports},
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+        "spec": {"selector": labels, "ports": [port]},
     })
 }
 
