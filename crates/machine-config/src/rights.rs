@@ -11,6 +11,9 @@ pub const CONTROLLER_ACCOUNT: &str = "machine-config-controller";
 /// Account of the daemons.
 pub const DAEMON_ACCOUNT: &str = "machine-config-daemon";
 
+/// API group of MachineConfiguration.
+const SETTINGS_GROUP: &str = "operator.openshift.io";
+
 /// Rights of the controller in the whole cluster.
 pub fn controller() -> Vec<PolicyRule> {
     vec![
@@ -24,6 +27,8 @@ pub fn controller() -> Vec<PolicyRule> {
         rule(GROUP, &["containerruntimeconfigs"], &["list", "watch", "patch"]),
         rule(GROUP, &["kubeletconfigs"], &["list", "watch"]),
         rule(GROUP, &["containerruntimeconfigs/status", "kubeletconfigs/status"], &["patch"]),
+        rule(SETTINGS_GROUP, &["machineconfigurations"], &["list", "watch", "create"]),
+        rule(SETTINGS_GROUP, &["machineconfigurations/status"], &["patch"]),
         // Who makes objects that block the deletion of their owner may change its finalizers.
         rule(GROUP, &["machineconfigpools/finalizers", "containerruntimeconfigs/finalizers"], &["update"]),
         rule("events.k8s.io", &["events"], &["create"]),
@@ -43,7 +48,7 @@ pub fn daemon() -> Vec<PolicyRule> {
     vec![
         rule("", &["nodes"], &["list", "watch", "patch"]),
         rule(GROUP, &["machineconfigs"], &["get"]),
-        named(rule("operator.openshift.io", &["machineconfigurations"], &["get"]), CONFIGURATION),
+        named(rule(SETTINGS_GROUP, &["machineconfigurations"], &["get"]), CONFIGURATION),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ]
 }

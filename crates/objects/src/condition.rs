@@ -15,7 +15,7 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// One condition of a KataConfig. All fields are required in the object.
+/// One condition. All fields are required in the object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {

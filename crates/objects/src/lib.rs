@@ -31,8 +31,8 @@ pub use condition::{Condition, ConditionStatus, Conditions};
 pub use kata_config::{KataConfig, KataConfigSpec, KataConfigStatus, KataNodes};
 pub use machine_config::{MachineConfig, MachineConfigSpec};
 pub use machine_configuration::{
-    FilePolicy, KeyPolicy, MachineConfiguration, MachineConfigurationSpec, NodeDisruptionPolicy, PolicyAction,
-    PolicyService, UnitPolicy,
+    FilePolicy, KeyPolicy, MachineConfiguration, MachineConfigurationSpec, MachineConfigurationStatus,
+    NodeDisruptionPolicy, NodeDisruptionPolicyStatus, PolicyAction, PolicyService, UnitPolicy,
 };
 pub use pool::{
     CertExpiry, MachineConfigPool, MachineConfigPoolSpec, MachineConfigPoolStatus, ObjectRef, PoolCondition,

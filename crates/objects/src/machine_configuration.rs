@@ -4,6 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Condition;
+
 /// Settings of machine configuration as a whole. Only the object `cluster` counts.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -14,12 +16,36 @@ use serde::{Deserialize, Serialize};
     plural = "machineconfigurations",
     singular = "machineconfiguration",
     derive = "PartialEq",
+    status = "MachineConfigurationStatus",
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct MachineConfigurationSpec {
     /// What changes ask for, over and above the built-in table.
     pub node_disruption_policy: NodeDisruptionPolicy,
+}
+
+/// What became of the settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineConfigurationStatus {
+    /// Generation of the specification that this status is about.
+    pub observed_generation: i64,
+    /// `Degraded`: whether the settings cannot be used.
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// What nodes go by.
+    pub node_disruption_policy_status: NodeDisruptionPolicyStatus,
+}
+
+/// What nodes go by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeDisruptionPolicyStatus {
+    /// The built-in table with the entries of the specification over it. `Special` stands
+    /// for what has no name of its own.
+    #[schemars(schema_with = "crate::schema::policy_in_effect")]
+    pub cluster_policies: NodeDisruptionPolicy,
 }
 
 /// Entries by what changed.
@@ -75,7 +101,8 @@ impl KeyPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyAction {
-    /// `None`, `Drain`, `Reload`, `Restart`, `DaemonReload` or `Reboot`.
+    /// `None`, `Drain`, `Reload`, `Restart`, `DaemonReload` or `Reboot`; in a status also
+    /// `Special`.
     #[serde(rename = "type")]
     #[schemars(schema_with = "crate::schema::policy_action")]
     pub kind: String,

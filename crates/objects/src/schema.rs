@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, ValidationRule,
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Any JSON object, kept as it is.
 pub(crate) fn anything(_: &mut SchemaGenerator) -> Schema {
@@ -48,9 +48,27 @@ pub(crate) fn optional_log_level(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": crate::kata_config::LOG_LEVELS})
 }
 
-/// What nodes can do after a change.
+/// What nodes can be told to do after a change.
+const ACTIONS: [&str; 6] = ["None", "Drain", "Reload", "Restart", "DaemonReload", "Reboot"];
+
+/// One action of a specification.
 pub(crate) fn policy_action(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "enum": ["None", "Drain", "Reload", "Restart", "DaemonReload", "Reboot"]})
+    json_schema!({"type": "string", "enum": ACTIONS})
+}
+
+/// The same policy as in a specification, with the action only a status names.
+pub(crate) fn policy_in_effect(generator: &mut SchemaGenerator) -> Schema {
+    fn widen(at: &mut Value) {
+        match at {
+            Value::Array(items) if *items == ACTIONS => items.push("Special".into()),
+            Value::Array(items) => items.iter_mut().for_each(widen),
+            Value::Object(fields) => fields.values_mut().for_each(widen),
+            _ => {}
+        }
+    }
+    let mut schema = generator.subschema_for::<crate::NodeDisruptionPolicy>();
+    schema.as_object_mut().into_iter().flat_map(|fields| fields.values_mut()).for_each(widen);
+    schema
 }
 
 /// Makes `spec` optional: absent and null both become `{}`, which has defaults for all fields.

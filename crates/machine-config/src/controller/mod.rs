@@ -19,6 +19,7 @@ mod metrics;
 mod observe;
 mod render;
 mod round;
+mod settings;
 mod told;
 mod tuning;
 mod write;

@@ -18,7 +18,7 @@ use kube::{
     },
 };
 use osc_fault::chain;
-use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineConfigPool};
+use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineConfigPool, MachineConfiguration};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -32,6 +32,7 @@ pub(super) struct Stores {
     pub(super) configs: Store<MachineConfig>,
     pub(super) engines: Store<ContainerRuntimeConfig>,
     pub(super) kubelets: Store<KubeletConfig>,
+    pub(super) settings: Store<MachineConfiguration>,
     changes: watch::Receiver<u64>,
 }
 
@@ -45,7 +46,8 @@ impl Stores {
         let (configs, follow_configs) = follow(client, &changes);
         let (engines, follow_engines) = follow(client, &changes);
         let (kubelets, follow_kubelets) = follow(client, &changes);
-        let stores = Self { nodes, pools, configs, engines, kubelets, changes: changes.subscribe() };
+        let (settings, follow_settings) = follow(client, &changes);
+        let stores = Self { nodes, pools, configs, engines, kubelets, settings, changes: changes.subscribe() };
         let watching = async move {
             tokio::select! {
                 () = follow_nodes => {}
@@ -53,6 +55,7 @@ impl Stores {
                 () = follow_configs => {}
                 () = follow_engines => {}
                 () = follow_kubelets => {}
+                () = follow_settings => {}
             }
         };
         (stores, watching)
@@ -65,6 +68,7 @@ impl Stores {
         let _ = self.configs.wait_until_ready().await;
         let _ = self.engines.wait_until_ready().await;
         let _ = self.kubelets.wait_until_ready().await;
+        let _ = self.settings.wait_until_ready().await;
         while !self.nodes.listed() {
             self.changed().await;
         }

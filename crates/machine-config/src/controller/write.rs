@@ -7,7 +7,9 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use osc_fault::chain;
-use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineConfigPool};
+use osc_objects::{
+    ContainerRuntimeConfig, KubeletConfig, MachineConfig, MachineConfigPool, MachineConfiguration, names::machine,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -73,6 +75,22 @@ impl Writer {
             "spec": {"machineConfigSelector": {"matchLabels": {names::ROLE: name}},
                 "nodeSelector": {"matchLabels": {format!("{}{name}", names::NODE_ROLE_PREFIX): ""}}}});
         self.create::<MachineConfigPool>(name, pool).await
+    }
+
+    /// Creates the settings that always exist, so that people find what is in effect.
+    pub(super) async fn create_settings(&self) -> Result<(), ControllerError> {
+        let settings = json!({"apiVersion": MachineConfiguration::api_version(&()), "kind": "MachineConfiguration",
+            "metadata": {"name": machine::CONFIGURATION}, "spec": {}});
+        self.create::<MachineConfiguration>(machine::CONFIGURATION, settings).await
+    }
+
+    /// Reports on the settings.
+    pub(super) async fn settings_status(
+        &self,
+        settings: &MachineConfiguration,
+        status: Value,
+    ) -> Result<(), ControllerError> {
+        self.status(settings, status).await
     }
 
     async fn create<K>(&self, name: &str, object: Value) -> Result<(), ControllerError>

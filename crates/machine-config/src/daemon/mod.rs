@@ -27,7 +27,7 @@ mod metrics;
 mod next;
 mod node;
 mod plan;
-mod policy;
+pub(crate) mod policy;
 pub mod record;
 mod registries;
 pub mod rules;

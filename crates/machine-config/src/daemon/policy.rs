@@ -1,12 +1,12 @@
-//! The node disruption policy of the cluster as rules of a node.
+//! The node disruption policy of the cluster as rules of a node, and rules as policy.
 
 use std::path::Path;
 
-use osc_objects::{NodeDisruptionPolicy, PolicyAction, PolicyService};
+use osc_objects::{FilePolicy, NodeDisruptionPolicy, PolicyAction, PolicyService};
 
 use super::{
     engine::Engine,
-    rules::{Action, Rule},
+    rules::{Action, REGISTRIES, Rule},
     wanted::{KEYS, UNITS},
 };
 
@@ -24,7 +24,7 @@ pub struct PolicyError {
 ///
 /// # Errors
 /// [`PolicyError`], for the first entry that means nothing.
-pub(super) fn rules(policy: &NodeDisruptionPolicy, engine: &Engine) -> Result<Vec<Rule>, PolicyError> {
+pub(crate) fn rules(policy: &NodeDisruptionPolicy, engine: &Engine) -> Result<Vec<Rule>, PolicyError> {
     let mut out = Vec::new();
     for file in &policy.files {
         let entry = format!("file `{}`", file.path);
@@ -87,6 +87,30 @@ fn rule(path: &str, entry: &str, actions: &[PolicyAction], engine: &Engine) -> R
         }
     }
     Ok(rule)
+}
+
+/// A built-in rule as an entry of a policy. What has no name there is `Special`.
+pub(crate) fn entry(rule: &Rule, engine: &Engine) -> FilePolicy {
+    let plain = |kind: &str| PolicyAction { kind: kind.into(), ..PolicyAction::default() };
+    let service = |name: &str| Some(PolicyService { service_name: name.into() });
+    let reload = |name: &str| PolicyAction { reload: service(name), ..plain("Reload") };
+    let restart = |name: &str| PolicyAction { restart: service(name), ..plain("Restart") };
+    let mut actions: Vec<PolicyAction> = rule.drain.then(|| plain("Drain")).into_iter().collect();
+    actions.extend(rule.actions.iter().map(|action| match action {
+        Action::UpdateTrust | Action::UpdateBootLoader => plain("Special"),
+        // Whether the node is drained as well depends on what changes in it.
+        Action::ReloadEngine if rule.path == REGISTRIES => plain("Special"),
+        Action::ReloadUnits => plain("DaemonReload"),
+        Action::ReloadEngine => reload(engine.unit()),
+        Action::RestartEngine => restart(engine.unit()),
+        Action::ReloadService(name) => reload(name),
+        Action::RestartService(name) => restart(name),
+        Action::Reboot => plain("Reboot"),
+    }));
+    if actions.is_empty() {
+        actions.push(plain("None"));
+    }
+    FilePolicy { path: rule.path.trim_end_matches('/').into(), actions }
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ pub struct Changed<'a> {
     pub after: Option<&'a [u8]>,
 }
 
-const REGISTRIES: &str = "/etc/containers/registries.conf";
+/// Where images come from. Whether its change needs a drain depends on the change.
+pub(super) const REGISTRIES: &str = "/etc/containers/registries.conf";
 
 /// The rules of a node with this engine.
 pub fn defaults(engine: &super::engine::Engine) -> Vec<Rule> {

@@ -58,6 +58,8 @@ pub struct NodeView {
     pub created: Option<Timestamp>,
     /// Whether it runs Windows, which nobody here configures.
     pub windows: bool,
+    /// Whether its engine is CRI-O.
+    pub crio: bool,
     /// Whether it can take pods: ready, not cordoned, disk and network fine.
     pub ready: bool,
     /// Configuration it runs; empty until its daemon reported.
@@ -94,6 +96,7 @@ impl NodeView {
             uid: node.uid().unwrap_or_default(),
             version: node.resource_version().unwrap_or_default(),
             windows: windows.is_some_and(|os| os == "windows"),
+            crio: info.is_some_and(|info| info.container_runtime_version.starts_with("cri-o://")),
             labels,
             created: node.creation_timestamp().map(|time| time.0),
             ready: is_ready(node),

@@ -5,4 +5,5 @@ mod drains;
 mod kit;
 mod nodes;
 mod pools;
+mod settings;
 mod tuning;

@@ -8,10 +8,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Node;
-use kube::{
-    Api,
-    api::{DeleteParams, PostParams},
-};
+use kube::{Api, api::DeleteParams};
 use osc_machine_config::{
     daemon::{self, Embedded, Engine, EngineAnswer, rules::Rule},
     names, payload, rights,
@@ -19,7 +16,7 @@ use osc_machine_config::{
 use osc_objects::MachineConfiguration;
 use serde_json::json;
 
-use crate::kit::{Cluster, note, object};
+use crate::kit::{Cluster, note};
 
 /// A node whose engine counts its restarts in a file, and fails while another one
 /// is there.
@@ -114,9 +111,8 @@ async fn two_nodes_get_sandboxes_lose_them_and_cure_themselves() {
     drained(&cluster, "60-careful", "/etc/careful").await;
     // The same by the cluster's policy.
     let settings: Api<MachineConfiguration> = Api::all(cluster.client.clone());
-    let policy = json!({"metadata": {"name": "cluster"}, "spec": {"nodeDisruptionPolicy": {
-        "files": [{"path": "/etc/polite", "actions": [{"type": "Drain"}]}]}}});
-    settings.create(&PostParams::default(), &object(policy)).await.unwrap();
+    let policy = json!({"files": [{"path": "/etc/polite", "actions": [{"type": "Drain"}]}]});
+    cluster.change(&settings, "cluster", json!({"spec": {"nodeDisruptionPolicy": policy}})).await;
     drained(&cluster, "61-polite", "/etc/polite/file").await;
     cluster.configs.delete("50-kata", &DeleteParams::default()).await.unwrap();
     let gone = || roots.iter().all(|root| !drop_in(root).exists());
