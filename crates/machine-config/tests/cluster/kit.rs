@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use futures::StreamExt;
 use k8s_openapi::{
     api::{
-        core::v1::Node,
+        core::v1::{Node, Pod, ServiceAccount},
+        policy::v1::PodDisruptionBudget,
         rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -18,7 +19,7 @@ use kube::{
 };
 use osc_access::Identity;
 use osc_control_plane::{Config, ControlPlane};
-use osc_machine_config::{controller, names, rights};
+use osc_machine_config::{controller, ignition, names, rights};
 use osc_objects::{MachineConfig, MachineConfigPool};
 use osc_service::leader::LeaseTimes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -158,9 +159,47 @@ impl Cluster {
         self.change(&self.nodes, name, json!({"spec": {"taints": null}})).await;
     }
 
+    /// A running pod on a node; `owner` is the kind of what made it.
+    pub async fn pod(&self, name: &str, node: &str, owner: Option<&str>) -> Api<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let owners: Vec<Value> = owner
+            .map(|kind| json!({"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "u", "controller": true}))
+            .into_iter()
+            .collect();
+        let pod = json!({"metadata": {"name": name, "labels": {"app": "a"}, "ownerReferences": owners},
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "serviceAccountName": "default",
+                "automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}]}});
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), NAMESPACE);
+        if accounts.get_opt("default").await.expect("an answer").is_none() {
+            let account = object(json!({"metadata": {"name": "default"}}));
+            accounts.create(&PostParams::default(), &account).await.expect("a service account");
+        }
+        pods.create(&PostParams::default(), &object(pod)).await.expect("a pod");
+        let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.expect("a pod status");
+        pods
+    }
+
+    /// A disruption budget of all such pods, under which nobody may go.
+    pub async fn budget(&self) {
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}});
+        let budget = object(json!({"metadata": {"name": "b"}, "spec": spec}));
+        budgets.create(&PostParams::default(), &budget).await.expect("a budget");
+        self.allow(0).await;
+    }
+
+    /// Lets so many pods of the budget go.
+    pub async fn allow(&self, count: i32) {
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": count, "currentHealthy": 2,
+            "desiredHealthy": 1, "expectedPods": 2}});
+        budgets.patch_status("b", &PatchParams::default(), &Patch::Merge(status)).await.expect("a budget status");
+    }
+
     /// A MachineConfig with one file.
     pub async fn file(&self, name: &str, role: &str, path: &str, text: &str) {
-        let contents = json!({"source": format!("data:,{text}")});
+        let contents = json!({"source": ignition::data_url(text.as_bytes())});
         let spec = json!({"config": {"ignition": {"version": "3.2.0"},
             "storage": {"files": [{"path": path, "contents": contents}]}}});
         self.config(name, role, spec).await;

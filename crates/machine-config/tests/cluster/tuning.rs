@@ -2,10 +2,10 @@
 
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use osc_machine_config::{ignition, names};
-use osc_objects::{ContainerRuntimeConfig, KubeletConfig};
+use osc_objects::{ContainerRuntimeConfig, KubeletConfig, MachineConfig};
 use serde_json::{Value, json};
 
 use crate::kit::{Cluster, object};
@@ -52,6 +52,7 @@ async fn rows_26_and_27_settings_come_into_effect_and_go() {
     assert!(pool.condition("RenderDegraded").unwrap().message.contains("few"), "{pool:?}");
     all.delete("few", &DeleteParams::default()).await.unwrap();
     cluster.until(&cluster.pools, "worker", |pool| !pool.is("RenderDegraded")).await;
+    eleventh(&cluster, &all).await;
     // Row 26: deleting the object takes its configuration along.
     all.delete("debug", &DeleteParams::default()).await.unwrap();
     cluster.until_gone(&cluster.configs, generated).await;
@@ -65,4 +66,34 @@ async fn rows_26_and_27_settings_come_into_effect_and_go() {
     let kubelet = cluster.until(&kubelets, "k", answered).await;
     assert_eq!(kubelet.status.unwrap().conditions[0].type_, "Failure");
     cluster.stop().await;
+}
+
+/// Row 27: ten can be in effect; there is one already.
+async fn eleventh(cluster: &Cluster, all: &Api<ContainerRuntimeConfig>) {
+    let names: Vec<String> = (1..=10).map(|number| format!("more-{number}")).collect();
+    for name in &names {
+        all.create(&PostParams::default(), &tuning(name, json!({"pidsLimit": 100}))).await.unwrap();
+    }
+    let mut failures = Vec::new();
+    for name in &names {
+        let answered = |config: &ContainerRuntimeConfig| {
+            config.status.as_ref().is_some_and(|status| !status.conditions.is_empty())
+        };
+        let status = cluster.until(all, name, answered).await.status.unwrap();
+        failures
+            .extend(status.conditions.into_iter().filter(|one| one.type_ == "Failure").map(|one| (name, one.message)));
+    }
+    let [(name, message)] = failures.as_slice() else { panic!("{failures:?}") };
+    assert!(message.contains("at most 10 ContainerRuntimeConfigs"), "{message}");
+    assert!(all.get(name).await.unwrap().metadata.finalizers.is_none(), "no configuration was made");
+    let generated = |config: &&MachineConfig| config.name_any().contains("-generated-containerruntime");
+    let configs = cluster.configs.list(&ListParams::default()).await.unwrap();
+    assert_eq!(configs.iter().filter(generated).count(), 10);
+    for name in &names {
+        all.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    for name in &names {
+        cluster.until_gone(all, name).await;
+    }
+    cluster.until(&cluster.pools, "worker", |pool| !pool.is("RenderDegraded")).await;
 }
