@@ -1,5 +1,7 @@
 //! Tables: what is seen, what is decided.
 
+mod defects;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
@@ -254,74 +256,6 @@ fn deletion_does_not_wait_for_a_rollout_that_is_frozen() {
 }
 
 #[test]
-fn deletion_with_no_matching_node_completes_without_waiting() {
-    let mut seen = world(json!({"kataConfigPoolSelector": {"matchLabels": {"foo": "bar"}}}));
-    assert_eq!(degraded(&settle(&mut seen)), "NoMatchingNodes");
-    delete(&mut seen);
-    // The pool was never seen by anybody, so the installation never began.
-    seen.pools.insert("kata-oc".into(), pool("kata-oc", 0, KATA, false));
-    settle(&mut seen);
-    assert!(settle(&mut seen).writes.contains(&Write::RemoveFinalizer));
-}
-
-#[test]
-fn pods_in_sandboxes_block_deletion_and_completed_ones_do_not() {
-    let pod = |phase: &str, class: Value| {
-        serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(json!({"metadata": {"name": "p", "namespace": "ns"},
-            "spec": {"runtimeClassName": class, "containers": []}, "status": {"phase": phase}}))
-        .unwrap()
-    };
-    for (phase, class, blocks) in [
-        ("Running", json!("kata"), true),
-        ("Pending", json!("kata"), true),
-        ("Unknown", json!("kata"), true),
-        ("Succeeded", json!("kata"), false),
-        ("Failed", json!("kata"), false),
-        ("Running", json!("other"), false),
-        ("Running", Value::Null, false),
-    ] {
-        let mut seen = installed();
-        delete(&mut seen);
-        seen.pods = PodsSeen::Listed(PodSeen::of(&pod(phase, class.clone())).into_iter().collect());
-        let plan = settle(&mut seen);
-        assert_eq!(state(&plan) == "False/BlockedByExistingKataPods/2/2", blocks, "{phase} {class}");
-        if blocks {
-            assert_eq!(
-                message(&plan),
-                "existing pods using \"kata\" RuntimeClass found. Please delete the pods manually for KataConfig \
-                 deletion to proceed"
-            );
-            assert!(plan.writes.is_empty());
-            assert_eq!(degraded(&plan), "BlockedByPods", "not only in the logs");
-        }
-    }
-    let mut seen = installed();
-    delete(&mut seen);
-    seen.pods = PodsSeen::Failed("no API".into());
-    assert_eq!(message(&settle(&mut seen)), "failed to list kata pods: no API");
-}
-
-#[test]
-fn what_is_wrong_with_the_specification_is_a_condition_and_changes_nothing() {
-    for (spec, reason) in [
-        (
-            json!({"kataConfigPoolSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}),
-            "InvalidSelector",
-        ),
-        (json!({"checkNodeEligibility": true}), "NoEligibleNodes"),
-    ] {
-        let plan = settle(&mut world(spec.clone()));
-        assert_eq!((degraded(&plan), state(&plan).as_str()), (reason, "False//0/0"), "{spec}");
-        assert!(plan.writes.is_empty(), "{spec}: {:?}", plan.writes);
-    }
-    let plan = settle(&mut world(json!({"logLevel": "loud"})));
-    assert_eq!(degraded(&plan), "InvalidLogLevel");
-    let mut seen = world(json!({}));
-    seen.machine_api = false;
-    assert_eq!(degraded(&settle(&mut seen)), "MachineConfigAPIMissing");
-}
-
-#[test]
 fn eligibility_proceeds_with_the_label_and_peer_pods_skip_the_check() {
     let mut seen = world(json!({"checkNodeEligibility": true}));
     settle(&mut seen);
@@ -330,29 +264,6 @@ fn eligibility_proceeds_with_the_label_and_peer_pods_skip_the_check() {
     let mut seen = world(json!({"checkNodeEligibility": true, "enablePeerPods": true}));
     let plan = settle(&mut seen);
     assert!(labelled(&plan).is_empty() && !plan.writes.is_empty());
-}
-
-#[test]
-fn match_expressions_are_kept_and_stale_labels_removed() {
-    let selector = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]});
-    let mut seen = world(json!({"kataConfigPoolSelector": selector}));
-    the(&mut seen, "w0").labels.insert("zone".into(), "a".into());
-    the(&mut seen, "w1").labels.insert(kata::ROLE_LABEL.into(), String::new());
-    let plan = settle(&mut seen);
-    assert_eq!(labelled(&plan), ["w0"]);
-    assert!(plan.writes.contains(&Write::Unlabel("w1".into())));
-}
-
-#[test]
-fn a_node_of_another_custom_pool_is_left_there_and_named() {
-    let mut seen = world(json!({}));
-    let mut infra = pool("infra", 1, WORKER, false);
-    infra.spec.node_selector = Some(osc_objects::LabelSelector::label("infra", ""));
-    seen.pools.insert("infra".into(), infra);
-    the(&mut seen, "w1").labels.insert("infra".into(), String::new());
-    let plan = settle(&mut seen);
-    assert_eq!((labelled(&plan), degraded(&plan)), (vec!["w0"], "NodeInOtherPool"));
-    assert!(plan.status.conditions.of("Degraded").unwrap().message.contains("w1 (infra)"));
 }
 
 #[test]
@@ -367,30 +278,6 @@ fn a_late_worker_is_labelled_and_shows_updating() {
 }
 
 #[test]
-fn a_node_that_loses_its_label_is_followed_until_it_has_left() {
-    let mut seen = installed();
-    seen.configs[0].spec.kata_config_pool_selector = Some(osc_objects::LabelSelector::label("keep", "yes"));
-    the(&mut seen, "w0").labels.insert("keep".into(), "yes".into());
-    assert_eq!(settle(&mut seen).writes, [Write::Unlabel("w1".into())]);
-    seen.pools.insert("worker".into(), pool("worker", 1, WORKER, true));
-    assert_eq!(settle(&mut seen).status.kata_nodes.waiting_to_uninstall, ["w1"]);
-    the(&mut seen, "w1").current = Some(WORKER.into());
-    seen.pools.insert("worker".into(), pool("worker", 1, WORKER, false));
-    assert_eq!(state(&settle(&mut seen)), "False//1/1");
-}
-
-#[test]
-fn unrelated_worker_rollouts_do_not_show_updating() {
-    let mut seen = installed();
-    seen.nodes.push(node("gpu", &[role::WORKER_LABEL, "only=x"], WORKER, NodeState::Working));
-    seen.configs[0].spec.kata_config_pool_selector =
-        serde_json::from_value(json!({"matchExpressions": [{"key": "only", "operator": "DoesNotExist"}]})).unwrap();
-    seen.pools.insert("worker".into(), pool("worker", 1, "rendered-worker-2", true));
-    let plan = settle(&mut seen);
-    assert_eq!(state(&plan), "False//2/2");
-}
-
-#[test]
 fn a_rollout_that_nobody_saw_is_recognised_by_its_result() {
     let mut seen = world(json!({}));
     settle(&mut seen);
@@ -400,59 +287,6 @@ fn a_rollout_that_nobody_saw_is_recognised_by_its_result() {
         the(&mut seen, name).current = Some(KATA.into());
     }
     assert_eq!(state(&settle(&mut seen)), "False//2/2");
-}
-
-#[test]
-fn failed_nodes_are_conditions_with_what_to_do() {
-    for (bad, reason) in [(NodeState::Degraded, "NodeDegraded"), (NodeState::Unreconcilable, "NodeUnreconcilable")] {
-        let mut seen = world(json!({}));
-        settle(&mut seen);
-        seen.pools.insert("kata-oc".into(), pool("kata-oc", 2, KATA, true));
-        let broken = the(&mut seen, "w0");
-        (broken.state, broken.reason) = (Some(bad), "disk full".into());
-        let plan = settle(&mut seen);
-        assert_eq!(state(&plan), "True/Failed/2/0");
-        assert_eq!(message(&plan), format!("Node w0 {}: disk full", bad.as_str()));
-        assert_eq!(
-            (degraded(&plan), plan.status.kata_nodes.failed_to_install.as_slice()),
-            (reason, &["w0".to_owned()][..])
-        );
-        // The pool pausing does not hide it, and repair ends it.
-        the(&mut seen, "w0").state = Some(NodeState::Working);
-        assert_eq!(state(&settle(&mut seen)), "True/Installing/2/0");
-    }
-}
-
-#[test]
-fn a_blocked_drain_is_a_condition_after_a_while() {
-    let mut seen = world(json!({}));
-    settle(&mut seen);
-    seen.pools.insert("kata-oc".into(), pool("kata-oc", 2, KATA, true));
-    the(&mut seen, "w0").state = Some(NodeState::Working);
-    for (since, wanted) in [(1000 - 599, "AsExpected"), (1000 - 600, "DrainBlocked")] {
-        seen.draining = BTreeMap::from([("w0".to_owned(), at(since))]);
-        assert_eq!(degraded(&settle(&mut seen)), wanted);
-    }
-}
-
-#[test]
-fn a_node_without_annotations_does_not_hide_the_others() {
-    let mut seen = world(json!({}));
-    settle(&mut seen);
-    seen.pools.insert("kata-oc".into(), pool("kata-oc", 2, KATA, true));
-    let silent = the(&mut seen, "w0");
-    (silent.current, silent.state, silent.created) = (None, None, Some(at(0)));
-    let plan = settle(&mut seen);
-    assert_eq!(plan.status.kata_nodes.waiting_to_install, ["w1"]);
-    assert_eq!(degraded(&plan), "NodeDegraded");
-}
-
-#[test]
-fn schedulable_masters_of_a_hybrid_cluster_are_left_alone() {
-    let mut seen = world(json!({}));
-    the(&mut seen, "m0").labels.insert(role::WORKER_LABEL.into(), String::new());
-    assert_eq!(labelled(&settle(&mut seen)), ["w0", "w1"]);
-    assert_eq!(settle(&mut seen).status.kata_nodes.waiting_to_install, Vec::<String>::new());
 }
 
 #[test]
