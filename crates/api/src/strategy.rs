@@ -31,12 +31,35 @@ pub fn prepare_create(resource: &Resource, object: &mut Value, now: Timestamp) {
             set(object, "status", json!({"phase": "Active"}));
         }
         ("", "persistentvolumes" | "persistentvolumeclaims") => set(object, "status", json!({"phase": "Pending"})),
-        ("", "services") => set(object, "status", json!({"loadBalancer": {}})),
+        ("", "services") | ("networking.k8s.io", "ingresses") => {
+            set(object, "status", json!({"loadBalancer": {}}));
+        }
         ("batch", "jobs") => select_by_uid(object),
-        ("apps" | "batch" | "policy", "controllerrevisions") => {}
-        ("apps" | "batch" | "policy", _) => set(object, "status", json!({})),
-        _ => {}
+        _ => {
+            if let Some(status) = first_status(resource) {
+                set(object, "status", status);
+            }
+        }
     }
+}
+
+/// The status of what a controller has not seen yet: typed clients insist on the numbers
+/// that every status has.
+fn first_status(resource: &Resource) -> Option<Value> {
+    let zeros = |fields: &[&str]| fields.iter().map(|field| ((*field).to_owned(), json!(0))).collect();
+    Some(match (resource.group.as_str(), resource.plural.as_str()) {
+        ("apps", "deployments") | ("batch", "cronjobs") | ("", "resourcequotas") => json!({}),
+        ("apps", "replicasets") | ("", "replicationcontrollers") => zeros(&["replicas"]),
+        ("apps", "statefulsets") => zeros(&["availableReplicas", "replicas"]),
+        ("apps", "daemonsets") => {
+            zeros(&["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"])
+        }
+        ("policy", "poddisruptionbudgets") => {
+            zeros(&["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"])
+        }
+        ("autoscaling", "horizontalpodautoscalers") => zeros(&["desiredReplicas"]),
+        _ => return None,
+    })
 }
 
 /// Completes `new`, which replaces `old` through the main endpoint.
@@ -140,6 +163,7 @@ mod tests {
             ("", "pods", json!({"phase": "Pending", "qosClass": "BestEffort"})),
             ("", "namespaces", json!({"phase": "Active"})),
             ("apps", "deployments", json!({})),
+            ("apps", "statefulsets", json!({"availableReplicas": 0, "replicas": 0})),
             ("", "nodes", json!({"phase": "mine"})),
         ];
         for (group, plural, want) in rows {

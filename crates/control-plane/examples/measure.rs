@@ -47,10 +47,12 @@ async fn main() -> Result<()> {
     let pods = stream::iter(0..PODS).map(|at| create(&client, "/api/v1/namespaces/default/pods", pod(at)));
     pods.buffer_unordered(WRITERS).try_for_each(|()| async { Ok(()) }).await?;
     let writes = PODS as f64 / began.elapsed().as_secs_f64();
+    let with_pods = resident(&server)?;
     eprintln!("listing them");
     let (list, bytes) = list(&client, "application/json").await?;
+    let after_lists = resident(&server)?;
     let (table, table_bytes) = self::list(&client, TABLE).await?;
-    let with_pods = resident(&server)?;
+    let after_tables = resident(&server)?;
     eprintln!("writing while {WATCHES} watch");
     let (told_writes, last_told) = watch(&client).await?;
     let with_watches = resident(&server)?;
@@ -64,7 +66,8 @@ async fn main() -> Result<()> {
     let mib = |bytes: u64| (bytes as f64 / 1024.0 / 102.4).round() / 10.0;
     let numbers = json!({
         "ready_ms": ms(first_ready), "ready_with_pods_ms": ms(again_ready),
-        "rss_idle_mib": mib(idle), "rss_after_pods_mib": mib(with_pods), "rss_restarted_mib": mib(again),
+        "rss_idle_mib": mib(idle), "rss_after_pods_mib": mib(with_pods), "rss_after_lists_mib": mib(after_lists),
+        "rss_after_tables_mib": mib(after_tables), "rss_restarted_mib": mib(again),
         "pods": PODS, "creations_per_second": writes.round(),
         "list_ms": ms(list), "list_mib": mib(bytes as u64), "table_ms": ms(table), "table_mib": mib(table_bytes as u64),
         "watches": WATCHES, "rss_with_watches_mib": mib(with_watches),

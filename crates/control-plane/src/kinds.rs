@@ -55,6 +55,27 @@ pub(crate) fn check(resource: &Resource, new: &Value, old: Option<&Value>) -> Ve
     if resource.is("apiextensions.k8s.io", "customresourcedefinitions") { crds::check(new, old) } else { Vec::new() }
 }
 
+/// Whether a deletion answers with the object that went. It does for these kinds, and
+/// typed clients take it for one; for all others it answers with a Status.
+pub(crate) fn shown_when_gone(resource: &Resource) -> bool {
+    match resource.group.as_str() {
+        "" => matches!(
+            resource.plural.as_str(),
+            "persistentvolumeclaims"
+                | "persistentvolumes"
+                | "pods"
+                | "podtemplates"
+                | "resourcequotas"
+                | "serviceaccounts"
+                | "services"
+        ),
+        "storage.k8s.io" => {
+            matches!(resource.plural.as_str(), "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments")
+        }
+        _ => false,
+    }
+}
+
 /// Seconds an object of this kind gets before it goes.
 pub(crate) fn grace(resource: &Resource, object: &Value, asked: Option<i64>) -> i64 {
     if !resource.is("", "pods") {

@@ -126,7 +126,7 @@ async fn measure(count: usize, work: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Definitions, base configurations, and nodes as kubelets make them.
+/// Definitions, and nodes as kubelets make them.
 async fn prepare(client: &Client, count: usize) -> Result<()> {
     let api: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
         Api::all(client.clone());
@@ -139,13 +139,6 @@ async fn prepare(client: &Client, count: usize) -> Result<()> {
         Ok(configs.list(&ListParams::default()).await.is_ok() && katas.list(&ListParams::default()).await.is_ok())
     })
     .await?;
-    for role in ["master", "worker"] {
-        let configs: Api<MachineConfig> = Api::all(client.clone());
-        let config = json!({"apiVersion": "machineconfiguration.openshift.io/v1", "kind": "MachineConfig",
-            "metadata": {"name": format!("00-{role}"), "labels": {osc_machine_config::names::ROLE: role}},
-            "spec": {"config": {"ignition": {"version": "3.2.0"}}}});
-        configs.create(&PostParams::default(), &serde_json::from_value(config)?).await?;
-    }
     let nodes: Api<Node> = Api::all(client.clone());
     let making = stream::iter(0..count).map(|at| {
         let nodes = nodes.clone();

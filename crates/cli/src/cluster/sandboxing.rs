@@ -42,7 +42,7 @@ use osc_objects::names;
 use osc_operator::{ReachedBy, WebhookOptions, bundle};
 use osc_runtime::dirs::Dirs;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     call::Call,
+    kinds,
     request::{
         body::{self, Decoded},
         query::{Propagation, invalid_option},
@@ -217,6 +218,7 @@ pub(super) async fn delete(call: &Call) -> Result<Response<Body>, Status> {
     intent.options.dry_run |= dry_run;
     match delete::delete(&intent, &options).await? {
         Deleted::Pending(object) => call.object(StatusCode::OK, object),
+        Deleted::Gone(object) if kinds::shown_when_gone(&call.served.resource) => call.object(StatusCode::OK, object),
         Deleted::Gone(object) => {
             let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
             call.plain(StatusCode::OK, &Status::deleted(&call.served.resource, &call.path.name, uid).to_value())

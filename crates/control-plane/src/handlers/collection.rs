@@ -1,6 +1,6 @@
 //! Deleting a whole collection, object by object.
 
-use http::{Response, StatusCode};
+use http::Response;
 use osc_api::status::Status;
 use osc_store::Page;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{change, selection::Selection};
 use crate::{
     call::Call,
     objects, render,
-    response::{self, Body},
+    response::Body,
     write::{self, Intent, Ownership, delete},
 };
 
@@ -21,6 +21,7 @@ pub(super) async fn delete(call: &Call) -> Result<Response<Body>, Status> {
     let prefix = call.served.prefix(&call.path.namespace)?;
     let listing = call.api.store.list(&prefix, Page::default()).await.map_err(|error| objects::history(&error))?;
     let warn = |warnings| call.warn(warnings);
+    let list = render::List::new(&call.served, accept, &call.query)?;
     let mut items = Vec::new();
     for entry in &listing.entries {
         let stored: Value =
@@ -32,14 +33,12 @@ pub(super) async fn delete(call: &Call) -> Result<Response<Body>, Status> {
         let mut intent = Intent { namespace: entry.key.namespace(), name: entry.key.name(), ..base };
         intent.options.dry_run |= dry_run;
         match delete::delete(&intent, &options).await {
-            Ok(delete::Deleted::Gone(object) | delete::Deleted::Pending(object)) => items.push(object),
+            Ok(delete::Deleted::Gone(object) | delete::Deleted::Pending(object)) => items.push(list.item(object)),
             // Somebody else was faster.
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }
     }
     let metadata = json!({"resourceVersion": listing.revision.to_string()});
-    let list = render::List::new(&call.served, accept.form, &call.query)?;
-    let list = list.of(items.into_iter().map(|item| list.item(item)).collect(), &metadata);
-    Ok(response::value(StatusCode::OK, accept.wire, &list))
+    Ok(list.of(&items, &metadata))
 }

@@ -1,7 +1,8 @@
 //! Collections: whole or in pages, of now or of a past moment.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{Response, StatusCode};
+use bytes::Bytes;
+use http::Response;
 use osc_api::status::Status;
 use osc_store::{Entry, Key, Listing, Page, Revision};
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,10 @@ use crate::{
     call::Call,
     objects, render,
     request::{
-        Form, Wire,
+        Form,
         query::{VersionMatch, invalid_option},
     },
-    response::{self, Body},
+    response::Body,
 };
 
 /// Entries read at once when a selector makes it unknown how many are needed.
@@ -40,50 +41,30 @@ pub(super) async fn list(call: &Call) -> Result<Response<Body>, Status> {
     let accept = call.accept()?;
     let selection = Selection::of(call)?;
     let wanted = wanted(call)?;
-    if accept.wire == Wire::Json && accept.form == Form::Whole && objects::is_stored_as_served(&call.served) {
-        return raw(call, &selection, wanted).await;
-    }
-    let list = render::List::new(&call.served, accept.form, &call.query)?;
-    let make = |entry: &Entry, _: &Value| objects::decode(&call.served, &entry.value).map(|object| list.item(object));
-    let page = collect(call, &selection, wanted, make).await?;
-    Ok(response::value(StatusCode::OK, accept.wire, &list.of(page.items, &page.metadata)))
+    let list = render::List::new(&call.served, accept, &call.query)?;
+    let page = if accept.form == Form::Whole && objects::is_stored_as_served(&call.served) {
+        // Nothing has to be taken apart: stored bytes are what the client gets.
+        collect(call, &selection, wanted, |entry| Ok(entry.value.clone())).await?
+    } else {
+        let make = |entry: &Entry| objects::decode(&call.served, &entry.value).map(|object| list.item(object));
+        collect(call, &selection, wanted, make).await?
+    };
+    Ok(list.of(&page.items, &page.metadata))
 }
 
-/// The same without taking objects apart: stored bytes are what the client gets.
-async fn raw(call: &Call, selection: &Selection, wanted: Wanted) -> Result<Response<Body>, Status> {
-    let page = collect(call, selection, wanted, |entry, _| Ok(entry.value.clone())).await?;
-    let head = json!({
-        "kind": call.served.resource.list_kind,
-        "apiVersion": call.served.api_version,
-        "metadata": page.metadata,
-    });
-    let mut bytes = serde_json::to_vec(&head).unwrap_or_default();
-    bytes.reserve(page.items.iter().map(|item| item.len() + 1).sum::<usize>() + 16);
-    // Reopen the object just written, to put the items in.
-    bytes.pop();
-    bytes.extend_from_slice(b",\"items\":[");
-    for (at, item) in page.items.iter().enumerate() {
-        if at > 0 {
-            bytes.push(b',');
-        }
-        bytes.extend_from_slice(item);
-    }
-    bytes.extend_from_slice(b"]}");
-    Ok(response::bytes(StatusCode::OK, Wire::Json.media_type(), bytes))
-}
-
-struct Items<T> {
-    items: Vec<T>,
+struct Items {
+    /// As JSON.
+    items: Vec<Bytes>,
     metadata: Value,
 }
 
 /// Reads until the page is full or the collection ends.
-async fn collect<T>(
+async fn collect(
     call: &Call,
     selection: &Selection,
     wanted: Wanted,
-    make: impl Fn(&Entry, &Value) -> Result<T, Status>,
-) -> Result<Items<T>, Status> {
+    make: impl Fn(&Entry) -> Result<Bytes, Status>,
+) -> Result<Items, Status> {
     let prefix = call.served.prefix(&call.path.namespace)?;
     let all = selection.is_everything();
     let mut items = Vec::new();
@@ -97,9 +78,8 @@ async fn collect<T>(
         let mut used = 0;
         for entry in &listing.entries {
             used += 1;
-            let stored = if all { Value::Null } else { parse(entry)? };
-            if all || selection.matches(&stored) {
-                items.push(make(entry, &stored)?);
+            if all || selection.matches(&parse(entry)?) {
+                items.push(make(entry)?);
             }
             if wanted.limit.is_some_and(|limit| items.len() >= limit) {
                 break;
