@@ -56,43 +56,52 @@ impl Drop for Server {
     }
 }
 
+fn behind_a_macvtap(config: &mut v1::PodSandboxConfig) {
+    let key = "io.katacontainers.config.runtime.internetworking_model";
+    config.annotations.insert(key.into(), "macvtap".into());
+}
+
 #[test]
 fn pods_and_host_reach_each_other_over_both_protocols_and_families() {
     let host = Host::start();
     let talk = Talk::new(&host);
-    let (left, right) = (Pod::start(&host, |_| {}), Pod::start(&host, |_| {}));
-    let plain = Pod::try_start(&host, "runc", |_| {}).unwrap();
-    let serve = ["/talk", "serve", PORT];
-    let server = left.add("server", &serve, |config| talk.mounted(config));
-    let client = right.add("client", &["sleep", "100000"], |config| talk.mounted(config));
-    let reference = plain.add("server", &serve, |config| talk.mounted(config));
-    let addresses = left.addresses();
-    assert!(addresses.iter().any(|address| address.contains('.')), "{addresses:?}");
-    assert!(addresses.iter().any(|address| address.contains(':')), "{addresses:?}");
-
-    let gateway = |family| right.out(&client, &format!("ip {family} route | awk '/^default/ {{ print $3; exit }}'"));
-    let gateways = ["-4", "-6"].map(gateway);
+    let pods = [
+        ("pod", Pod::start(&host, |_| {})),
+        ("pod behind a macvtap", Pod::start(&host, behind_a_macvtap)),
+        ("plain pod", Pod::try_start(&host, "runc", |_| {}).unwrap()),
+    ];
+    let servers = pods.each_ref().map(|(_, pod)| pod.add("server", &["/talk", "serve", PORT], |c| talk.mounted(c)));
+    let client = Pod::start(&host, |_| {});
+    let shell = client.add("client", &["sleep", "100000"], |config| talk.mounted(config));
     let on_host = Command::new(&talk.program).args(["serve", PORT]).stdin(Stdio::null()).spawn().unwrap();
     let on_host = Server(on_host);
-    for protocol in ["tcp", "udp"] {
-        let from_pod = |address: &str| right.sh(&client, &format!("/talk {protocol} {address} {PORT}")).code == 0;
-        for address in &addresses {
-            assert!(until(LIMIT, || talk.reaches(protocol, address)), "host to pod {address} over {protocol}");
-            assert!(until(LIMIT, || from_pod(address)), "pod to pod {address} over {protocol}");
-        }
-        for address in plain.addresses() {
-            assert!(until(LIMIT, || from_pod(&address)), "pod to plain pod {address} over {protocol}");
-        }
-        for address in &gateways {
-            assert!(until(LIMIT, || from_pod(address)), "pod to host {address} over {protocol}");
+
+    for ((name, pod), server) in pods.iter().zip(&servers) {
+        let addresses = pod.addresses();
+        assert!(addresses.iter().any(|address| address.contains('.')), "{name}: {addresses:?}");
+        assert!(addresses.iter().any(|address| address.contains(':')), "{name}: {addresses:?}");
+        let gateway = |family| pod.out(server, &format!("ip {family} route | awk '/^default/ {{ print $3; exit }}'"));
+        let gateways = ["-4", "-6"].map(gateway);
+        for protocol in ["tcp", "udp"] {
+            let reaches = |from: &Pod<'_>, container: &str, address: &str| {
+                from.sh(container, &format!("/talk {protocol} {address} {PORT}")).code == 0
+            };
+            for address in &addresses {
+                assert!(until(LIMIT, || talk.reaches(protocol, address)), "host to {name} {address} over {protocol}");
+                let answered = until(LIMIT, || reaches(&client, &shell, address));
+                assert!(answered, "pod to {name} {address} over {protocol}");
+            }
+            for address in &gateways {
+                assert!(until(LIMIT, || reaches(pod, server, address)), "{name} to host {address} over {protocol}");
+            }
         }
     }
     drop(on_host);
-    assert_eq!(left.sh(&server, "true").code, 0);
-    assert_eq!(plain.sh(&reference, "true").code, 0);
-    for pod in [left, right, plain] {
+    for ((name, pod), server) in pods.into_iter().zip(servers) {
+        assert_eq!(pod.sh(&server, "true").code, 0, "{name}");
         pod.delete();
     }
+    client.delete();
     host.end();
 }
 

@@ -120,6 +120,13 @@ impl Netns {
         self.handle.link().set(message).execute().await.map_err(self.doing(action))
     }
 
+    /// Lets frames to every multicast group through an interface.
+    pub async fn hear_all_groups(&self, link: &Link) -> Result<(), NetworkError> {
+        let message = change(link.index).allmulticast(true).build();
+        let action = format!("let multicast frames through {}", link.name);
+        self.handle.link().set(message).execute().await.map_err(self.doing(action))
+    }
+
     /// Removes an interface; one that is gone is fine.
     pub async fn remove(&self, link: &Link) -> Result<(), NetworkError> {
         let removed = self.handle.link().del(link.index).execute().await;

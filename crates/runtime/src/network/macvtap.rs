@@ -38,6 +38,9 @@ async fn take_over(netns: &Netns, base: &Link, own: &Link) -> Result<Borrowed, N
     // First the interface: two with one address on one wire are refused.
     netns.set_mac(base.index, own.mac).await?;
     netns.set_mac(own.index, base.mac).await?;
+    // Which groups the guest has joined is not known out here. Without this the device
+    // drops what is sent to any of them: neighbour discovery first of all.
+    netns.hear_all_groups(own).await?;
     netns.bring_up(own, base.mtu).await?;
     let of_base = netns.handle.address().get().set_link_index_filter(base.index).execute();
     let addresses = netns.list("addresses", of_base).await?;

@@ -151,6 +151,11 @@ fn arp_question() -> Vec<u8> {
     ethernet([0xff; 6], 0x0806, &asks)
 }
 
+/// "Who has fd77::2?", asked of the group of all whose address ends like that.
+fn is_neighbour_solicitation(frame: &[u8]) -> bool {
+    frame[..6] == mac("33:33:ff:00:00:02") && frame[12..14] == [0x86, 0xdd] && frame[54] == 135
+}
+
 fn is_arp_answer(frame: &[u8]) -> bool {
     frame[..6] == mac(POD_MAC) && frame[12..14] == [8, 6] && frame[21] == 2 && frame[22..28] == mac(PEER_MAC)
 }
@@ -212,6 +217,11 @@ async fn frames_flow_both_ways_under_either_model() {
             // Left to the guest as the guest leaves it to the host.
             flags => assert_eq!((flags, &frame[40..42]), (1, &pseudo[..]), "{wiring:?}"),
         }
+
+        // Nobody on the host has joined the group the question goes to.
+        let socket = netns::run(&pod.peer(), || UdpSocket::bind("[fd77::1]:7")).await.unwrap();
+        socket.send_to(b"anything", "[fd77::2]:9").unwrap();
+        card.receive(is_neighbour_solicitation);
         network.detach(soon()).await.unwrap();
     }
 }
