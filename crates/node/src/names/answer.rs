@@ -124,6 +124,8 @@ fn fit(mut reply: Message, longest: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{panic::AssertUnwindSafe, time::Duration};
+
     use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
     use serde_json::json;
 
@@ -230,5 +232,30 @@ mod tests {
         for bytes in [&b""[..], b"x", &[0xff; 600], &answered, &empty] {
             assert_eq!(answer(bytes, &zone(), Over::Udp), Reply::Nothing, "{bytes:?}");
         }
+    }
+
+    /// Pods send what they like. `cargo bolero test` runs this under a coverage-guided engine.
+    #[test]
+    fn any_bytes_get_an_answer_that_fits_or_none() {
+        let zone = AssertUnwindSafe(zone());
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_str("many.n.svc.cluster.local.").expect("name"), RecordType::A));
+        message.set_edns(Edns::new());
+        let question = message.to_vec().expect("bytes");
+        let input = bolero::generator::produce::<(Vec<(u8, u8)>, Vec<u8>)>();
+        bolero::check!().with_test_time(Duration::from_secs(2)).with_generator(input).for_each(|(edits, noise)| {
+            let zone = &*zone;
+            let mut edited = question.clone();
+            for (at, value) in edits {
+                let place = usize::from(*at) % question.len();
+                edited[place] = *value;
+            }
+            for (bytes, over, longest) in [(&edited, Over::Udp, LONGEST), (noise, Over::Tcp, u16::MAX)] {
+                if let Reply::Known(reply) = answer(bytes, zone, over) {
+                    assert!(reply.len() <= longest.into());
+                    Message::from_vec(&reply).expect("an answer");
+                }
+            }
+        });
     }
 }

@@ -75,6 +75,12 @@ async fn attempt(address: &Address) -> io::Result<VsockStream> {
 async fn hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = socket::connect(path).await?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    greeted(&mut stream).await?;
+    Ok(stream)
+}
+
+/// Reads the answer to `CONNECT`.
+async fn greeted(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     // Byte by byte: what follows the line belongs to the caller.
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
@@ -84,7 +90,7 @@ async fn hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
         line.push(stream.read_u8().await?);
     }
     if line.starts_with(b"OK ") {
-        Ok(stream)
+        Ok(())
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the answer to CONNECT is not OK"))
     }
@@ -124,6 +130,8 @@ impl AsyncWrite for VsockStream {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
+
     use super::*;
 
     /// A hybrid socket that answers each dial with the next of `answers`.
@@ -170,5 +178,24 @@ mod tests {
         assert_eq!(error.kind(), osc_agent_protocol::Kind::Timeout);
         let VsockError::Silent { source: Some(source), .. } = error else { panic!("{error:?}") };
         assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// `cargo bolero test` runs this under a coverage-guided engine.
+    #[test]
+    fn any_answer_is_ok_or_refused_and_nothing_behind_it_is_read() {
+        let runtime = AssertUnwindSafe(tokio::runtime::Builder::new_current_thread().build().unwrap());
+        let input = bolero::generator::produce::<(bool, Vec<u8>, bool, Vec<u8>)>();
+        bolero::check!().with_test_time(Duration::from_secs(2)).with_generator(input).for_each(
+            |(ok, text, end, behind)| {
+                let (ok, end): (&[u8], &[u8]) = (if *ok { b"OK " } else { b"" }, if *end { b"\n" } else { b"" });
+                let bytes = [ok, text, end, behind].concat();
+                let line = bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+                let line = line.filter(|length| *length <= LONGEST_GREETING);
+                let mut stream = bytes.as_slice();
+                let answer = runtime.block_on(greeted(&mut stream));
+                assert_eq!(answer.is_ok(), line.is_some() && bytes.starts_with(b"OK "));
+                assert_eq!(bytes.len() - stream.len(), line.unwrap_or(bytes.len().min(LONGEST_GREETING)));
+            },
+        );
     }
 }

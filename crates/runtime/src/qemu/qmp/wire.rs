@@ -122,6 +122,8 @@ fn event(name: String, data: Value) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -147,5 +149,33 @@ mod tests {
         {
             assert!(parse(line.as_bytes()).is_err(), "{line}");
         }
+    }
+
+    /// A guest may have taken its emulator over. `cargo bolero test` runs this under a coverage-guided engine.
+    #[test]
+    fn any_line_is_understood_or_refused() {
+        let seeds = [
+            r#"{"QMP":{"version":{},"capabilities":[]}}"#,
+            r#"{"return":[{"a":{"b":1}}],"id":7,"error":null}"#,
+            r#"{"id":1,"error":{"class":"GenericError","desc":"text"}}"#,
+            r#"{"event":"DEVICE_DELETED","data":{"device":"x"},"timestamp":{}}"#,
+            r#"{"event":"MIGRATION","data":{"status":"completed"}}"#,
+        ];
+        let input = bolero::generator::produce::<(usize, Vec<(u8, u8)>, Vec<u8>)>();
+        bolero::check!().with_test_time(Duration::from_secs(2)).with_generator(input).for_each(
+            |(seed, edits, noise)| {
+                let mut line = seeds[seed % seeds.len()].as_bytes().to_vec();
+                for (at, value) in edits {
+                    let place = usize::from(*at) % line.len();
+                    line[place] = *value;
+                }
+                for line in [&line, noise] {
+                    if let Ok(Message::Event(Event::Other(name))) = parse(line) {
+                        // Escapes are longer than what they stand for.
+                        assert!(name.len() <= line.len());
+                    }
+                }
+            },
+        );
     }
 }
