@@ -3,12 +3,26 @@
 use osc_schema::MAX_DEPTH;
 use thiserror::Error;
 
+use crate::json::OperationError;
+
 /// Why a patch was refused.
 #[derive(Debug, Error)]
 pub enum PatchError {
-    /// The body is not a list of JSON patch operations.
-    #[error("the body is not a JSON patch: send a list of operations, each with op and path")]
-    NotAPatch(#[source] serde_json::Error),
+    /// The body is not JSON.
+    #[error("error decoding patch")]
+    NotJson(#[source] serde_json::Error),
+    /// The body is not a list of operations.
+    #[error("error decoding patch: json: cannot unmarshal {found} into Go value of type []interface {{}}")]
+    NotAList {
+        /// What it is.
+        found: &'static str,
+    },
+    /// Something in the list is no operation.
+    #[error("json: cannot unmarshal {found} into Go value of type jsonpatch.Operation")]
+    NotAnOperation {
+        /// What it is.
+        found: &'static str,
+    },
     /// More operations than anybody needs.
     #[error("The allowed maximum operations in a JSON patch is {limit}, got {count}")]
     TooManyOperations {
@@ -18,29 +32,34 @@ pub enum PatchError {
         count: usize,
     },
     /// An operation could not be carried out; among them a `test` that does not hold.
-    #[error("operation {index} of the JSON patch failed at {path:?}")]
+    #[error("operation {index} of the JSON patch failed")]
     Operation {
         /// Position of the operation, from 0.
         index: usize,
-        /// Its path.
-        path: String,
         /// What is wrong.
-        source: json_patch::PatchErrorKind,
+        source: OperationError,
     },
     /// `copy` operations that multiply the object.
-    #[error("operation {index} of the JSON patch: copies add up to more than {limit} bytes, send fewer")]
+    #[error(
+        "Unable to complete the copy, the accumulated size increase of copy is {size}, exceeding the limit {limit}"
+    )]
     CopiesTooLarge {
         /// Position of the operation, from 0.
         index: usize,
         /// Bytes all copies of one patch may have together.
         limit: usize,
+        /// Bytes they have so far.
+        size: usize,
     },
     /// The patched object would nest too deep.
     #[error("the object would nest more than {MAX_DEPTH} levels deep: make it flatter")]
     TooDeep,
     /// A patch that merges is a JSON object.
-    #[error("the patch must be an object")]
-    NotAnObject,
+    #[error("error decoding patch: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")]
+    NotAnObject {
+        /// What it is.
+        found: &'static str,
+    },
     /// A directive (`$patch`, `$retainKeys`, …) nobody understands.
     #[error("the patch is malformed at {path}: {problem}")]
     Directive {
@@ -74,9 +93,12 @@ impl PatchError {
     /// What kind of answer this deserves.
     pub fn kind(&self) -> PatchErrorKind {
         match self {
-            Self::NotAPatch(_) | Self::NotAnObject | Self::Directive { .. } | Self::NoMergeKey { .. } => {
-                PatchErrorKind::Malformed
-            }
+            Self::NotJson(_)
+            | Self::NotAList { .. }
+            | Self::NotAnOperation { .. }
+            | Self::NotAnObject { .. }
+            | Self::Directive { .. }
+            | Self::NoMergeKey { .. } => PatchErrorKind::Malformed,
             Self::TooManyOperations { .. } => PatchErrorKind::TooLarge,
             Self::Operation { .. } | Self::CopiesTooLarge { .. } | Self::TooDeep => PatchErrorKind::Unprocessable,
         }

@@ -26,7 +26,7 @@ mod typed;
 
 pub use apply::{ApplyError, Conflict, Conflicts, apply};
 pub use error::{PatchError, PatchErrorKind};
-pub use json::{MAX_OPERATIONS, json_patch};
+pub use json::{MAX_OPERATIONS, OperationCause, OperationError, json_patch};
 pub use managed::Manager;
 pub use merge::merge;
 pub use strategic::strategic;

@@ -1,18 +1,30 @@
 //! JSON merge patch (RFC 7386).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::PatchError;
+use crate::{PatchError, json::type_of};
 
 /// Merges `patch` into a copy of `object`: fields of objects are merged, `null` removes a field, everything else
 /// replaces. The patch of an object is an object.
 pub fn merge(object: &Value, patch: &Value) -> Result<Value, PatchError> {
-    if !patch.is_object() {
-        return Err(PatchError::NotAnObject);
-    }
+    let Value::Object(changes) = patch else { return Err(PatchError::NotAnObject { found: type_of(patch) }) };
     let mut object = object.clone();
-    json_patch::merge(&mut object, patch);
+    merge_into(&mut object, changes);
     Ok(object)
+}
+
+fn merge_into(target: &mut Value, changes: &Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = target else { return };
+    for (name, change) in changes {
+        match change {
+            Value::Null => drop(fields.remove(name)),
+            Value::Object(changes) => merge_into(fields.entry(name).or_insert(Value::Null), changes),
+            other => drop(fields.insert(name.clone(), other.clone())),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -39,7 +51,7 @@ mod tests {
     #[test]
     fn a_patch_is_an_object() {
         for patch in [json!(null), json!([]), json!("x"), json!(1)] {
-            assert!(matches!(merge(&json!({}), &patch), Err(PatchError::NotAnObject)), "{patch}");
+            assert!(matches!(merge(&json!({}), &patch), Err(PatchError::NotAnObject { .. })), "{patch}");
         }
     }
 }

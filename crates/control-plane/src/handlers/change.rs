@@ -106,7 +106,7 @@ impl Patch {
                 (osc_patch::strategic(call.served.node(), &old, &patch.value), patch.duplicates.clone())
             }
         };
-        let mut patched = patched.map_err(|error| refused(call, &error))?;
+        let mut patched = patched.map_err(|error| refused(&error))?;
         if matches!(self, Self::Json) && patched["metadata"]["resourceVersion"] == old["metadata"]["resourceVersion"] {
             shape::metadata(&mut patched)?.remove("resourceVersion");
         }
@@ -122,15 +122,21 @@ impl Patch {
     }
 }
 
-fn refused(call: &Call, error: &PatchError) -> Status {
+/// What a client is told whose patch cannot be carried out: as Kubernetes has it, except that here the details say what
+/// is wrong.
+pub(super) fn refused(error: &PatchError) -> Status {
     let text = chain(error);
     match error.kind() {
         PatchErrorKind::Malformed => Status::bad_request(text),
         PatchErrorKind::TooLarge => Status::too_large(text),
         PatchErrorKind::Unprocessable => {
-            let mut status = Status::invalid(&call.served.resource, &call.path.name, [] as [Cause; 0]);
-            status.message = format!("the server rejected our request due to an error in our request: {text}");
-            status
+            let cause = match error {
+                PatchError::Operation { index, source } => (format!("patch[{index}]"), chain(source)),
+                PatchError::CopiesTooLarge { index, .. } => (format!("patch[{index}]"), text),
+                _ => ("patch".into(), text),
+            };
+            let message = "the server rejected our request due to an error in our request";
+            Status::new(422, "Invalid", message).with_causes([Cause::new("FieldValueInvalid", cause.1, cause.0)])
         }
     }
 }

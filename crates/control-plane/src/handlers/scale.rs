@@ -5,9 +5,9 @@ use osc_api::{
     selector::LabelSelector,
     status::{Cause, Status},
 };
-use osc_fault::chain;
 use serde_json::{Value, json};
 
+use super::change::refused;
 use crate::{
     call::Call,
     objects,
@@ -75,7 +75,7 @@ impl Wish {
             Self::Merge(patch) => osc_patch::merge(scale, patch),
             Self::Json => osc_patch::json_patch(scale, &call.body),
         };
-        patched.map_err(|error| Status::bad_request(chain(&error)))
+        patched.map_err(|error| refused(&error))
     }
 
     /// The version the client insists on.

@@ -112,6 +112,33 @@ async fn refusals_have_the_codes_clients_expect() {
 }
 
 #[tokio::test]
+async fn a_json_patch_that_does_not_fit_is_refused_in_the_words_of_kubernetes() {
+    let cluster = Cluster::start().await;
+    cluster.create(MAPS, config_map("c")).await;
+    cluster.create(DEPLOYMENTS, deployment("d")).await;
+    for path in [format!("{MAPS}/c"), format!("{DEPLOYMENTS}/d"), format!("{DEPLOYMENTS}/d/scale")] {
+        let patch =
+            |body: Value| cluster.call_with(Method::PATCH, &path, "application/json-patch+json", body.to_string());
+        let (code, status) = patch(json!([{"op": "test", "path": "/kind", "value": "x"}])).await;
+        let cause = json!({"reason": "FieldValueInvalid", "field": "patch[0]",
+            "message": "testing value /kind failed: test failed"});
+        let want = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "the server rejected our request due to an error in our request", "reason": "Invalid",
+            "details": {"causes": [cause]}, "code": 422});
+        assert_eq!((code, status), (422, want), "{path}");
+        let (code, status) = patch(json!({"op": "test"})).await;
+        let message = "error decoding patch: json: cannot unmarshal object into Go value of type []interface {}";
+        assert_eq!((code, &status["reason"], &status["message"]), (400, &json!("BadRequest"), &json!(message)));
+    }
+    // Kubernetes puts what is not there.
+    let label = json!([{"op": "replace", "path": "/data/new", "value": "v"}]).to_string();
+    let (code, map) =
+        cluster.call_with(Method::PATCH, &format!("{MAPS}/c"), "application/json-patch+json", label).await;
+    assert_eq!((code, &map["data"]["new"]), (200, &json!("v")));
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn names_are_generated() {
     let cluster = Cluster::start().await;
     let object = json!({"metadata": {"generateName": "a-long-prefix-"}});

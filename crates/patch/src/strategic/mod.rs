@@ -23,12 +23,12 @@ mod order;
 use osc_schema::{MAX_DEPTH, Node, within_depth};
 use serde_json::{Map, Value};
 
-use crate::PatchError;
+use crate::{PatchError, json::type_of};
 use directives::{DELETE_FROM_LIST, PATCH, RETAIN_KEYS, SET_ORDER};
 
 /// Applies `patch` to a copy of `object`.
 pub fn strategic(node: Node<'_>, object: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let Value::Object(patch) = patch else { return Err(PatchError::NotAnObject) };
+    let Value::Object(patch) = patch else { return Err(PatchError::NotAnObject { found: type_of(patch) }) };
     // Recursion follows both.
     if !within_depth(object) || patch.values().any(|field| !within_depth(field)) {
         return Err(PatchError::TooDeep);

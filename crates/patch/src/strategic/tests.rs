@@ -257,7 +257,7 @@ fn finalizers_are_a_set_and_owners_go_by_uid() {
 
 #[test]
 fn a_patch_is_an_object() {
-    assert!(matches!(strategic(deployment(), &json!({}), &json!([])), Err(PatchError::NotAnObject)));
+    assert!(matches!(strategic(deployment(), &json!({}), &json!([])), Err(PatchError::NotAnObject { found: "array" })));
     let deep = (0..200).fold(json!({}), |inner, _| json!({"options": inner}));
     assert!(matches!(strategic(deployment(), &json!({}), &deep), Err(PatchError::TooDeep)));
 }
