@@ -14,6 +14,10 @@ use crate::Failure;
 
 /// Most pods that are named.
 const MOST: usize = 5;
+/// In place of what a later line says in full.
+const BELOW: &str = "see below";
+/// Shorter texts may be part of a message by chance.
+const TELLING: usize = 8;
 
 /// A KataConfig.
 #[derive(Debug, Serialize)]
@@ -32,6 +36,7 @@ pub struct KataReport {
 pub struct PoolReport {
     name: String,
     updated: i32,
+    failed: i32,
     nodes: i32,
     /// What its conditions say; empty when it is updated.
     message: String,
@@ -57,19 +62,29 @@ where
 
 fn kata(config: &KataConfig) -> KataReport {
     let status = config.status.clone().unwrap_or_default();
-    let words = |type_: ConditionType| said(&status, type_);
+    let lists = &status.kata_nodes;
+    let problem = said(&status, ConditionType::Degraded);
+    let failed = !lists.failed_to_install.is_empty() || !lists.failed_to_uninstall.is_empty();
+    // The problem is that very failure, with what to do.
+    let words = if failed && !problem.is_empty() { String::new() } else { said(&status, ConditionType::InProgress) };
     KataReport {
         name: config.name_any(),
-        ready: status.kata_nodes.ready_node_count,
-        nodes: status.kata_nodes.node_count,
-        doing: [words(ConditionType::InProgress), nodes(&status.kata_nodes)]
-            .iter()
-            .filter(|part| !part.is_empty())
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("; "),
-        problem: words(ConditionType::Degraded),
+        ready: lists.ready_node_count,
+        nodes: lists.node_count,
+        doing: joined([words, nodes(lists)]),
+        problem,
     }
+}
+
+fn joined<const N: usize>(parts: [String; N]) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// `text` without what others tell in full.
+fn without(text: &str, told: &[String]) -> String {
+    let told = told.iter().filter(|told| told.len() >= TELLING);
+    // Pools quote.
+    told.fold(text.to_owned(), |text, told| text.replace(&format!("{told:?}"), BELOW).replace(told.as_str(), BELOW))
 }
 
 /// The message of a condition that is true, or of one that says why it is not.
@@ -101,8 +116,18 @@ fn pool(pool: &MachineConfigPool) -> PoolReport {
     PoolReport {
         name: pool.name_any(),
         updated: status.updated_machine_count,
+        failed: status.degraded_machine_count,
         nodes: status.machine_count,
         message: message.map(|condition| condition.message.clone()).unwrap_or_default(),
+    }
+}
+
+/// Why a node did not become what its pool asks for; empty if nothing failed.
+pub fn failure(node: &Node) -> String {
+    let note = |name: &str| node.annotations().get(name).cloned().unwrap_or_default();
+    match NodeState::parse(&note(machine::STATE)) {
+        Some(NodeState::Degraded | NodeState::Unreconcilable) => note(machine::REASON),
+        _ => String::new(),
     }
 }
 
@@ -139,15 +164,10 @@ fn staying(pods: &[&Pod]) -> String {
 }
 
 impl KataReport {
-    /// In one line.
-    pub fn line(&self) -> String {
+    /// In one line; `told` is what lines below it say.
+    pub fn line(&self, told: &[String]) -> String {
         let head = format!("kataconfig     {}: {} of {} nodes can run sandboxes", self.name, self.ready, self.nodes);
-        [head, self.doing.clone(), self.problem.clone()]
-            .iter()
-            .filter(|part| !part.is_empty())
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("; ")
+        joined([head, without(&self.doing, told), without(&self.problem, told)])
     }
 }
 
@@ -157,10 +177,17 @@ impl PoolReport {
         self.nodes > 0 || !self.message.is_empty()
     }
 
-    /// In one line.
-    pub fn line(&self) -> String {
-        let head = format!("pool           {}: {} of {} nodes updated", self.name, self.updated, self.nodes);
-        if self.message.is_empty() { head } else { format!("{head}; {}", self.message) }
+    /// What it says that nobody below it does.
+    pub fn message(&self, told: &[String]) -> String {
+        let message = without(&self.message, told);
+        if message.contains(BELOW) { String::new() } else { message }
+    }
+
+    /// In one line; `told` is what lines below it say.
+    pub fn line(&self, told: &[String]) -> String {
+        let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+        let head = format!("pool           {}: {} of {} nodes updated{failed}", self.name, self.updated, self.nodes);
+        joined([head, self.message(told)])
     }
 }
 
@@ -190,10 +217,48 @@ mod tests {
                     "conditions": [condition("InProgress", "False", ""), condition("Degraded", "True", "pool paused")]}),
                 "kataconfig     example: 1 of 1 nodes can run sandboxes; pool paused",
             ),
+            (
+                json!({"kataNodes": {"nodeCount": 1, "failedToInstall": ["a"]},
+                    "conditions": [condition("InProgress", "True", "Node a Degraded: why"),
+                        condition("Degraded", "True", "node a could not be updated (why)")]}),
+                "kataconfig     example: 0 of 1 nodes can run sandboxes; failed: a; node a could not be updated (why)",
+            ),
         ] {
-            assert_eq!(kata(&config(status)).line(), want);
+            assert_eq!(kata(&config(status)).line(&[]), want);
         }
     }
+
+    #[test]
+    fn a_failure_is_told_once_by_whom_it_befell() {
+        let why = "cannot write /etc/\"x\": disk full".to_owned();
+        let rendered = "MachineConfig 50-x: no such key".to_owned();
+        let config = KataReport {
+            name: "example".into(),
+            ready: 0,
+            nodes: 1,
+            doing: "failed: w0".into(),
+            problem: format!("node w0 could not be updated ({why}): correct that. pool p ({rendered}): correct it"),
+        };
+        let pool = |message: &str, failed| PoolReport {
+            name: "p".into(),
+            updated: 0,
+            failed,
+            nodes: 1,
+            message: message.into(),
+        };
+        assert_eq!(
+            config.line(&[String::new(), why.clone(), rendered.clone()]),
+            "kataconfig     example: 0 of 1 nodes can run sandboxes; failed: w0; node w0 could not be updated \
+             (see below): correct that. pool p (see below): correct it"
+        );
+        for (message, failed, want) in [
+            (format!("Node w0 is reporting: {why:?}"), 1, "pool           p: 0 of 1 nodes updated, 1 failed"),
+            (rendered, 0, "pool           p: 0 of 1 nodes updated; MachineConfig 50-x: no such key"),
+        ] {
+            assert_eq!(pool(&message, failed).line(std::slice::from_ref(&why)), want);
+        }
+    }
+
     #[test]
     fn a_node_says_what_it_waits_for() {
         let pod = |name: &str, phase: &str| -> Pod {
@@ -218,6 +283,7 @@ mod tests {
             }))
             .unwrap();
             assert_eq!(node(&seen, &pods.iter().collect::<Vec<_>>()), want, "{state} {drain}");
+            assert_eq!(failure(&seen), if want.ends_with("why") { "why" } else { "" }, "{state} {drain}");
         }
         let many: Vec<Pod> = (0..8).map(|number| pod(&format!("p{number}"), "Running")).collect();
         assert!(staying(&many.iter().collect::<Vec<_>>()).ends_with("n/p4 and 3 more"));

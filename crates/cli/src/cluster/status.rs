@@ -56,6 +56,8 @@ struct NodeReport {
     sandboxes: usize,
     /// What happens to it, or keeps it from happening; empty at rest.
     doing: String,
+    /// Why it did not become what its pool asks for; empty if nothing failed.
+    failure: String,
 }
 
 impl Status {
@@ -120,6 +122,7 @@ fn report(node: &Node, pods: &[Pod]) -> NodeReport {
         pods: here.len(),
         sandboxes: here.iter().filter(sandboxed).count(),
         doing: rollout::node(node, &here),
+        failure: rollout::failure(node),
         name,
     }
 }
@@ -127,8 +130,12 @@ fn report(node: &Node, pods: &[Pod]) -> NodeReport {
 fn print(report: &Report) -> Result<(), Failure> {
     output::line(format_args!("control plane  {} (process {})", report.server, report.pid))?;
     output::line(format_args!("kubeconfig     {}", report.kubeconfig))?;
-    report.kataconfigs.iter().try_for_each(|config| output::line(config.line()))?;
-    report.pools.iter().filter(|pool| pool.matters()).try_for_each(|pool| output::line(pool.line()))?;
+    // A failure is told once, on the line of whom it befell.
+    let of_nodes: Vec<String> = report.nodes.iter().map(|node| node.failure.clone()).collect();
+    let of_pools = report.pools.iter().map(|pool| pool.message(&of_nodes));
+    let of_all: Vec<String> = of_nodes.iter().cloned().chain(of_pools).collect();
+    report.kataconfigs.iter().try_for_each(|config| output::line(config.line(&of_all)))?;
+    report.pools.iter().filter(|pool| pool.matters()).try_for_each(|pool| output::line(pool.line(&of_nodes)))?;
     let mut busy = report.nodes.iter().filter(|node| !node.doing.is_empty());
     busy.try_for_each(|node| output::line(format_args!("node           {}: {}", node.name, node.doing)))?;
     output::line("")?;
