@@ -16,6 +16,7 @@ use kube::{
 };
 use osc_agent_protocol::kind::chain;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,7 +31,8 @@ const BEAT: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 /// How often an unchanged status is told all the same.
 const STATUS: Duration = Duration::from_secs(300);
-/// Pace of trying while the API is not there.
+/// Pace of trying while the API is not there, and of looking whether the engine is back: who waits for this node goes
+/// on with its word.
 const RETRY: Duration = Duration::from_secs(1);
 /// No answer of the API takes longer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -75,7 +77,8 @@ impl Heart {
 
     /// Beats until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut told: Option<(NodeStatus, tokio::time::Instant)> = None;
+        let mut told: Option<(NodeStatus, Instant)> = None;
+        let mut renewed: Option<Instant> = None;
         loop {
             let problem = problem(&self.engine).await;
             let before = told.as_ref().map(|(status, _)| status.clone());
@@ -85,20 +88,24 @@ impl Heart {
                 match timely(self.tell(&status)).await {
                     Ok(()) => {
                         self.note_ready(before.as_ref(), &status);
-                        told = Some((status, tokio::time::Instant::now()));
+                        told = Some((status, Instant::now()));
                     }
                     Err(error) => {
                         tracing::warn!(node.name = self.options.name, error, "status of the node is not told")
                     }
                 }
             }
-            if let Err(error) = timely(self.renew()).await {
-                tracing::warn!(node.name = self.options.name, error, "lease of the node is not renewed");
+            if renewed.is_none_or(|at| at.elapsed() >= BEAT) {
+                match timely(self.renew()).await {
+                    Ok(()) => renewed = Some(Instant::now()),
+                    Err(error) => {
+                        tracing::warn!(node.name = self.options.name, error, "lease of the node is not renewed");
+                    }
+                }
             }
-            let pause = if told.is_some() { BEAT } else { RETRY };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause(told.as_ref().map(|(status, _)| status))) => {}
             }
         }
     }
@@ -121,11 +128,8 @@ impl Heart {
     }
 
     fn note_ready(&self, before: Option<&NodeStatus>, now: &NodeStatus) {
-        let ready = |status: &NodeStatus| {
-            status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        };
         let name = &self.options.name;
-        match (before.is_some_and(ready), ready(now)) {
+        match (before.is_some_and(is_ready), is_ready(now)) {
             (false, true) => {
                 let message = format!("Node {name} status is now: NodeReady");
                 self.recorder.node(name, Note::pod(false, "NodeReady", message));
@@ -153,6 +157,15 @@ impl Heart {
             renewed => renewed.map(drop),
         }
     }
+}
+
+fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// How long nothing new is looked for, after the API was told this.
+fn pause(told: Option<&NodeStatus>) -> Duration {
+    if told.is_some_and(is_ready) { BEAT } else { RETRY }
 }
 
 /// The reason, in words, where there is no good answer in time.
@@ -303,6 +316,7 @@ mod tests {
         let broken = machine.status(&options, Some("containerd is gone".into()), Some(&later), at(3));
         assert!(!same(&later, &broken));
         assert_eq!((ready(&broken).status.as_str(), ready(&broken).last_transition_time), ("False", Some(Time(at(3)))));
+        assert_eq!([None, Some(&first), Some(&broken)].map(pause), [RETRY, BEAT, RETRY]);
     }
 
     #[test]
