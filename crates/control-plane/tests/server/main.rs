@@ -6,6 +6,7 @@ mod common;
 mod crds;
 mod crowds;
 mod durability;
+mod full_disk;
 mod hostile;
 mod identities;
 mod kube_rs;

@@ -86,6 +86,12 @@ impl Server {
         self.child.kill().await.expect("a dead process");
     }
 
+    /// Where this process finds what the server finds at `path`: it may have mounts of its own.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        let pid = self.child.id().expect("a running server");
+        Path::new("/proc").join(pid.to_string()).join("root").join(path.strip_prefix("/").expect("an absolute path"))
+    }
+
     /// How kube-rs reaches this server as the administrator.
     pub async fn config(&self) -> kube::Config {
         let config = Kubeconfig::read_from(kubeconfig_of(&self.directory)).expect("a kubeconfig");
