@@ -4,12 +4,14 @@
 use std::{
     fs,
     path::Path,
+    process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use osc_testkit::{
-    command::until,
-    host::{Host, LIMIT},
+    command::{self, until},
+    host::{Host, LIMIT, built},
+    pod::Pod,
     processes::{self, kill_9},
     templates::{failures, restored, store, template},
 };
@@ -62,7 +64,7 @@ fn a_damaged_template_and_one_qemu_refuses_cost_a_boot() {
     assert!(run(&host));
 
     let digest = |path: &Path| {
-        let sum = std::process::Command::new("sha256sum").arg(path).output().unwrap();
+        let sum = Command::new("sha256sum").arg(path).output().unwrap();
         String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned()
     };
     let (state, manifest) = (made.join("state"), made.join("manifest.json"));
@@ -95,4 +97,23 @@ fn a_killed_maker_takes_its_machine_along_and_its_files_go_with_the_next_sandbox
     assert!(!build.exists());
     assert!(run(&host));
     host.end();
+}
+
+/// Whoever makes a template is no child of the engine, nor of a sandbox.
+#[test]
+fn osc_down_ends_whoever_makes_a_template() {
+    for machine_runs in [false, true] {
+        let host = Host::start();
+        let before = host.snapshot();
+        let templates = store(&host);
+        let machine = || !processes::with(&["qemu-system", "sandbox-template", templates.to_str().unwrap()]).is_empty();
+        Pod::start(&host, |_| {});
+        assert!(!machine_runs || until(LIMIT, machine), "{:?}", failures(&host));
+        let mut down = Command::new(built("target/release/osc"));
+        down.arg("--root").arg(&host.root).arg("down");
+        command::run(down, b"", LIMIT).ok();
+        before.nothing_new(&host.root, Duration::ZERO);
+        assert!(!templates.exists(), "machine runs: {machine_runs}");
+        host.end();
+    }
 }
