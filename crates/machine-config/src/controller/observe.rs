@@ -61,14 +61,13 @@ impl Stores {
         (stores, watching)
     }
 
-    /// Waits until every store holds a complete list. Cancel-safe.
+    /// Waits until every store that is decided by holds a complete list. Cancel-safe.
     pub(super) async fn synced(&mut self) {
         // The writers live as long as the controller, so waiting cannot fail.
         let _ = self.pools.wait_until_ready().await;
         let _ = self.configs.wait_until_ready().await;
         let _ = self.engines.wait_until_ready().await;
         let _ = self.kubelets.wait_until_ready().await;
-        let _ = self.settings.wait_until_ready().await;
         while !self.nodes.listed() {
             self.changed().await;
         }

@@ -121,7 +121,7 @@ impl Controller {
                 self.writer.create_pool(name).await?;
             }
         }
-        self.settle(now).await?;
+        self.settle(now).await;
         self.tune(&pools, now).await?;
         let rendered = self.render(&pools).await?;
         if rendered.retargeted {

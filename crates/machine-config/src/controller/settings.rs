@@ -16,8 +16,19 @@ use crate::daemon::{Engine, policy, rules};
 const DEGRADED: &str = "Degraded";
 
 impl Controller {
-    /// Keeps the object there, and its status right.
-    pub(super) async fn settle(&self, now: Timestamp) -> Result<(), ControllerError> {
+    /// Keeps the object there, and its status right. It is for people to read: nothing else
+    /// waits for it, and the next round tries again.
+    pub(super) async fn settle(&self, now: Timestamp) {
+        match self.try_settle(now).await {
+            Err(error) if !error.is_conflict() => {
+                tracing::warn!(error = %chain(&error), "the status of MachineConfiguration cluster is not written");
+            }
+            // Of a conflict, the change brings the next round.
+            _ => {}
+        }
+    }
+
+    async fn try_settle(&self, now: Timestamp) -> Result<(), ControllerError> {
         let all = Stores::sorted(&self.stores.settings);
         let Some(settings) = all.iter().find(|one| one.name_any() == machine::CONFIGURATION) else {
             return self.writer.create_settings().await;

@@ -1,10 +1,14 @@
 //! MachineConfiguration `cluster`, and objects as kubectl prints them.
 
-use kube::Api;
+use std::time::Duration;
+
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::{Api, api::ListParams};
+use osc_machine_config::rights;
 use osc_objects::{ConditionStatus, Conditions, MachineConfiguration, MachineConfigurationStatus};
 use serde_json::{Value, json};
 
-use crate::kit::Cluster;
+use crate::kit::{Cluster, PATIENCE};
 
 /// Kinds of the actions for a path.
 fn actions<'a>(status: &'a MachineConfigurationStatus, path: &str) -> Vec<&'a str> {
@@ -52,6 +56,37 @@ async fn the_settings_exist_and_say_what_is_in_effect() {
     let patch = kube::api::Patch::Merge(special);
     let refusal = settings.patch("cluster", &Default::default(), &patch).await.unwrap_err().to_string();
     assert!(refusal.contains("Unsupported value: \"Special\""), "{refusal}");
+    cluster.stop().await;
+}
+
+/// What people read is no reason to stop: a role of an older release lacks these rights.
+#[tokio::test]
+async fn a_status_that_cannot_be_written_stops_no_rollout() {
+    let cluster = Cluster::played(1).await;
+    let settings: Api<MachineConfiguration> = Api::all(cluster.client.clone());
+    let observed = |one: &MachineConfiguration| one.status.as_ref().map(|status| status.observed_generation);
+    cluster.until(&settings, "cluster", |one| observed(one) == Some(1)).await;
+    let mut target = cluster.until_updated("worker", 1).await.target().unwrap().to_owned();
+    let roles: Api<ClusterRole> = Api::all(cluster.client.clone());
+    let whole = roles.get(rights::CONTROLLER_ACCOUNT).await.unwrap().rules.unwrap();
+    let mut fewer = whole.clone();
+    fewer.retain(|rule| rule.resources.iter().flatten().all(|kind| !kind.starts_with("machineconfigurations")));
+    let own: Api<MachineConfiguration> = Api::all(cluster.client_of(rights::CONTROLLER_ACCOUNT));
+    for (rules, allowed, wanted) in [(fewer, false, 1), (whole, true, 2)] {
+        cluster.change(&roles, rights::CONTROLLER_ACCOUNT, json!({"rules": rules})).await;
+        let takes_effect = async {
+            while own.list(&ListParams::default()).await.is_ok() != allowed {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, takes_effect).await.expect("the role counts");
+        let policy = json!({"files": [{"path": "/etc/own", "actions": [{"type": "Drain"}]}]});
+        cluster.change(&settings, "cluster", json!({"spec": {"nodeDisruptionPolicy": policy}})).await;
+        cluster.file("00-worker", "worker", "/etc/a", &wanted.to_string()).await;
+        target = cluster.until_retargeted("worker", &target).await;
+        cluster.until_updated("worker", 1).await;
+        cluster.until(&settings, "cluster", |one| observed(one) == Some(wanted)).await;
+    }
     cluster.stop().await;
 }
 
