@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -201,19 +202,23 @@ fn link_exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
-/// Roots of all cgroup hierarchies, version 1 and 2, that can be reached. The
+/// Roots of all cgroup hierarchies, version 1 and 2, that can be reached, each where it
+/// was mounted first: others may be read-only, for somebody with a root of his own. The
 /// table of mounts also has those that another mount hides.
 pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let table = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
     let kinds = [("cgroup", CGROUP_SUPER_MAGIC), ("cgroup2", CGROUP2_SUPER_MAGIC)];
     let mut roots: Vec<PathBuf> = Vec::new();
+    let mut hierarchies: Vec<u64> = Vec::new();
     for fields in table.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
         let (Some(at), Some(kind)) = (fields.get(1).map(PathBuf::from), fields.get(2)) else { continue };
         let Some((_, magic)) = kinds.iter().find(|(name, _)| name == kind) else { continue };
         // Only a cgroup that is not the root of its hierarchy has a type.
         let reached =
             statfs(&at).is_ok_and(|found| found.filesystem_type() == *magic) && !at.join("cgroup.type").exists();
-        if reached && !roots.contains(&at) {
+        let Some(hierarchy) = fs::metadata(&at).ok().map(|found| found.dev()).filter(|_| reached) else { continue };
+        if !hierarchies.contains(&hierarchy) {
+            hierarchies.push(hierarchy);
             roots.push(at);
         }
     }
@@ -258,4 +263,32 @@ fn remaining(paths: &Paths) -> Vec<String> {
     }
     left.extend(link_exists(&paths.bridge()).then(|| format!("link {}", paths.bridge())));
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::{
+        mount::{MsFlags, mount},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_hierarchy_that_is_mounted_twice_counts_once() {
+        let before = cgroup_roots();
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (again, first) = (dir.path().to_owned(), before[0].clone());
+        let seen = thread::spawn(move || {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
+            mount(Some(&first), &again, none, MsFlags::MS_BIND, none).expect("bind");
+            mount(none, &again, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).expect("ro");
+            cgroup_roots()
+        });
+        assert_eq!(seen.join().expect("roots"), before);
+    }
 }
