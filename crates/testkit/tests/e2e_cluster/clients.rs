@@ -1,6 +1,8 @@
 //! The commands of people, typed at the embedded cluster with the newest and the oldest
 //! client.
 
+use std::time::Duration;
+
 use osc_testkit::{
     cluster::Cluster,
     command::until,
@@ -22,7 +24,8 @@ fn old_and_new_clients_work_as_with_kubernetes() {
         commands::life_of_a_pod(&kubectl);
         commands::services(&kubectl, "p");
         commands::debugging(&kubectl, "p", false);
-        commands::ends_of_pods(&kubectl);
+        commands::ends_of_pods(&kubectl, Duration::from_secs(10));
+        commands::late_runs_late(&kubectl);
         streams::logs(&kubectl);
         commands::rollouts(&kubectl);
         commands::autoscaling(&kubectl);

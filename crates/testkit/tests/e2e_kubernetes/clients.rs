@@ -1,9 +1,14 @@
 //! The commands of the suite, at a real Kubernetes: what is asked of the embedded
 //! cluster is what Kubernetes does.
 
+use std::time::Duration;
+
 use osc_testkit::kubectl::{Kubectl, programs};
 
 use crate::{commands, delivery, kubernetes::Kubernetes, show, streams};
+
+/// The kubelet of that time clears away some containers only at its rounds, one a minute.
+const CLEANUP: Duration = Duration::from_secs(75);
 
 #[test]
 fn old_and_new_clients_get_what_they_get_from_the_embedded_cluster() {
@@ -18,7 +23,7 @@ fn old_and_new_clients_get_what_they_get_from_the_embedded_cluster() {
             commands::looking_around(&kubectl);
             commands::objects(&kubectl);
             commands::life_of_a_pod(&kubectl);
-            commands::ends_of_pods(&kubectl);
+            commands::ends_of_pods(&kubectl, CLEANUP);
             streams::logs(&kubectl);
         });
         show(&format!("{client}: rollouts, drains, kinds, owners"), || {
