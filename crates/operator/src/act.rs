@@ -81,6 +81,12 @@ impl Hands {
             Write::DeleteLogLevel => self.delete::<ContainerRuntimeConfig>(kata::LOG_LEVEL_CONFIG).await,
             Write::CreateRuntimeClass(made) => self.create::<RuntimeClass>(made.as_ref()).await,
             Write::CreateScc(made) => self.create_scc(made).await,
+            Write::RepairScc => {
+                let patch = json!({"seLinuxContext": {"type": "RunAsAny", "seLinuxOptions": null}});
+                let api = seen::scc(&self.client);
+                let done = api.patch(kata::SCC, &PatchParams::default(), &Patch::Merge(patch)).await;
+                unless_gone(done.map(|_| ())).during("repair SecurityContextConstraints", kata::SCC)
+            }
             Write::DeleteScc => {
                 let gone = seen::scc(&self.client).delete(kata::SCC, &DeleteParams::default()).await;
                 unless_gone(gone.map(|_| ())).during("delete SecurityContextConstraints", kata::SCC)

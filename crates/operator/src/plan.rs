@@ -31,6 +31,8 @@ pub enum Write {
     CreateRuntimeClass(Box<RuntimeClass>),
     /// Create the monitor's constraints.
     CreateScc(Box<Value>),
+    /// Bring those of an old release up to date.
+    RepairScc,
     /// Delete them.
     DeleteScc,
     /// Create the monitor or bring it up to date.

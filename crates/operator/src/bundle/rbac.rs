@@ -94,7 +94,7 @@ pub(super) fn cluster_rules() -> Value {
         rule(machine::GROUP, &["containerruntimeconfigs"], &[kata::LOG_LEVEL_CONFIG], &["patch", "delete"]),
         rule("node.k8s.io", &["runtimeclasses"], &[], &["get", "list", "watch", "create"]),
         rule("security.openshift.io", &["securitycontextconstraints"], &[], &["create"]),
-        rule("security.openshift.io", &["securitycontextconstraints"], &[kata::SCC], &["get", "delete"]),
+        rule("security.openshift.io", &["securitycontextconstraints"], &[kata::SCC], &["get", "patch", "delete"]),
         rule(webhooks, &["validatingwebhookconfigurations"], &[], &["create"]),
         rule(webhooks, &["validatingwebhookconfigurations"], &[CONFIGURATION], &["get", "patch"]),
         rule("events.k8s.io", &["events"], &[], &["create", "patch"]),

@@ -18,7 +18,7 @@ use crate::{
     made,
     options::Options,
     plan::{Plan, Write},
-    seen::Seen,
+    seen::{Constraints, Seen},
 };
 
 /// Whether nodes are being changed right now: removal waits for the end of that. What does
@@ -161,11 +161,13 @@ fn finish(seen: &Seen, topology: Topology, options: &Options, mut draft: Draft<'
         if !seen.runtime_classes.contains(kata::RUNTIME_CLASS) {
             draft.write(Write::CreateRuntimeClass(Box::new(made::runtime_class(draft.config, converged))));
         }
-        if seen.scc == Some(false) {
-            draft.write(Write::CreateScc(Box::new(made::scc(&options.namespace))));
+        match seen.scc {
+            Constraints::Absent => draft.write(Write::CreateScc(Box::new(made::scc(&options.namespace)))),
+            Constraints::Outdated => draft.write(Write::RepairScc),
+            Constraints::NoApi | Constraints::Present => {}
         }
         if let Some(image) = &options.monitor_image {
-            let monitor = made::monitor(&options.namespace, image, converged, seen.scc.is_some());
+            let monitor = made::monitor(&options.namespace, image, converged, seen.scc != Constraints::NoApi);
             draft.write(Write::ApplyMonitor(Box::new(monitor)));
         }
         if seen.dashboard_to_copy {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     options::Options,
     plan::{Plan, Write},
-    seen::{NodeSeen, PodSeen, PodsSeen, Seen},
+    seen::{Constraints, NodeSeen, PodSeen, PodsSeen, Seen},
 };
 
 /// Blocked by pods: the watch on them says more, this is only for safety.
@@ -130,7 +130,7 @@ fn finish(seen: &Seen, topology: Topology, mut draft: Draft<'_>) -> Plan {
     if seen.monitor {
         draft.write(Write::DeleteMonitor);
     }
-    if seen.scc == Some(true) {
+    if matches!(seen.scc, Constraints::Outdated | Constraints::Present) {
         draft.write(Write::DeleteScc);
     }
     if seen.log_level.is_some() {

@@ -44,8 +44,8 @@ pub struct Seen {
     pub layered_image: Option<BTreeMap<String, String>>,
     /// Pods in sandboxes; asked for only when a KataConfig is being deleted.
     pub pods: PodsSeen,
-    /// Security context constraints; `None` where there is no such API.
-    pub scc: Option<bool>,
+    /// The monitor's security context constraints.
+    pub scc: Constraints,
     /// Whether the monitor exists.
     pub monitor: bool,
     /// Whether the dashboard waits to be copied to the console.
@@ -61,6 +61,20 @@ pub struct OwnConfig {
     pub name: String,
     /// The role it is for.
     pub role: String,
+}
+
+/// Security context constraints of the monitor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Constraints {
+    /// There is no such API.
+    #[default]
+    NoApi,
+    /// They do not exist.
+    Absent,
+    /// They are those of release 1.2, under which no monitor of today starts.
+    Outdated,
+    /// They exist.
+    Present,
 }
 
 /// Pods in sandboxes.

@@ -21,8 +21,9 @@ use osc_objects::{
     names::{kata, machine, role},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::{NodeSeen, OwnConfig, PodSeen, PodsSeen, Seen};
+use super::{Constraints, NodeSeen, OwnConfig, PodSeen, PodsSeen, Seen};
 use crate::error::{Attempt, Error};
 
 /// Objects in one answer.
@@ -58,7 +59,7 @@ impl Reader {
         }
         if groups.contains("security.openshift.io") {
             let found = scc(&self.client).get_opt(kata::SCC).await.reading(kata::SCC)?;
-            seen.scc = Some(found.is_some());
+            seen.scc = found.map_or(Constraints::Absent, |found| Constraints::of(&found.data));
         }
         if groups.contains("console.openshift.io") {
             seen.dashboard_to_copy = self.dashboard_waits().await?;
@@ -170,6 +171,14 @@ impl Reader {
                 None => return Ok(found),
             }
         }
+    }
+}
+
+impl Constraints {
+    /// What those that exist are worth.
+    fn of(found: &Value) -> Self {
+        let demands = found.pointer("/seLinuxContext/type").and_then(Value::as_str) == Some("MustRunAs");
+        if demands { Self::Outdated } else { Self::Present }
     }
 }
 

@@ -106,6 +106,7 @@ async fn on_the_platform_everything_comes_in_its_time_and_goes() {
     world.until_state("example", "False//1/1").await;
     offered(&world).await;
     nothing_is_written_without_need(&world).await;
+    old_constraints_are_repaired(&world).await;
 
     // Row 8: a node that is labelled later; row 13: a level that is no longer asked for.
     label(&world, "w1", json!("bar")).await;
@@ -222,6 +223,20 @@ async fn nothing_is_written_without_need(world: &World) {
     let anew = |found: &[RuntimeClass]| found.iter().any(|class| class.uid() != old);
     world.until::<RuntimeClass>(None, "made anew", anew).await;
     assert_eq!(read::<KataConfig>(world, "example").await, before);
+}
+
+/// Those of release 1.2 demand a context that a monitor of today does not have.
+async fn old_constraints_are_repaired(world: &World) {
+    let old = json!({"seLinuxContext": {"type": "MustRunAs", "seLinuxOptions": {"type": "old.process"}}});
+    constraints(world).patch(SCC, &PatchParams::default(), &Patch::Merge(old)).await.expect("an old one");
+    let classes: Api<RuntimeClass> = Api::all(world.client.clone());
+    classes.delete("kata", &DeleteParams::default()).await.expect("another pass");
+    let repaired = async {
+        while constraints(world).get(SCC).await.expect("there").data["seLinuxContext"] != json!({"type": "RunAsAny"}) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::kit::PATIENCE, repaired).await.expect("they are repaired");
 }
 
 /// Row 16: labels and configuration first; the rest when the workers are done.

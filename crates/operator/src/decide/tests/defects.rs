@@ -249,7 +249,7 @@ fn a_failure_stays_whatever_its_pool_says() {
 fn a_monitor_waits_until_nodes_have_what_it_needs() {
     let options = Options { monitor_image: Some("monitor:1".into()), ..Options::default() };
     let mut seen = world(json!({}));
-    seen.scc = Some(false);
+    seen.scc = Constraints::Absent;
     settle(&mut seen);
     let writes = |seen: &Seen| decide(seen, &options).remove(0).writes;
     for (target, updating) in [("", false), (KATA, true)] {

@@ -16,7 +16,7 @@ use super::decide;
 use crate::{
     options::Options,
     plan::{Plan, Write},
-    seen::{NodeSeen, OwnConfig, PodSeen, PodsSeen, Seen},
+    seen::{Constraints, NodeSeen, OwnConfig, PodSeen, PodsSeen, Seen},
 };
 
 const WORKER: &str = "rendered-worker-1";
@@ -371,9 +371,12 @@ fn a_monitor_follows_its_image() {
     let options = Options { monitor_image: Some("monitor:1".into()), ..Options::default() };
     let plan = decide(&seen, &options).remove(0);
     assert!(matches!(plan.writes.as_slice(), [Write::ApplyMonitor(_)]), "{:?}", plan.writes);
-    seen.scc = Some(false);
+    seen.scc = Constraints::Absent;
     let plan = decide(&seen, &options).remove(0);
     assert!(matches!(plan.writes.as_slice(), [Write::CreateScc(_), Write::ApplyMonitor(_)]), "policy first");
+    seen.scc = Constraints::Outdated;
+    let plan = decide(&seen, &options).remove(0);
+    assert!(matches!(plan.writes.as_slice(), [Write::RepairScc, Write::ApplyMonitor(_)]), "{:?}", plan.writes);
 }
 
 #[test]
