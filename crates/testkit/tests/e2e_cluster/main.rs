@@ -4,7 +4,9 @@
 
 mod clients;
 mod commands;
+mod delivery;
 mod kataconfig;
 mod lives;
 mod manifests;
+mod node_root;
 mod streams;

@@ -14,9 +14,9 @@ use serde_json::Value;
 use super::{CONFIG, apply, condition, gone, identity, installed, instance, kill, names, nodes::Node, run};
 
 /// Something that shows how far a flow is; from then on it holds, or for a moment only.
-type Point<'a> = (&'a str, Box<dyn Fn() -> bool + 'a>);
+pub type Point<'a> = (&'a str, Box<dyn Fn() -> bool + 'a>);
 
-fn point<'a>(name: &'a str, seen: impl Fn() -> bool + 'a) -> Point<'a> {
+pub fn point<'a>(name: &'a str, seen: impl Fn() -> bool + 'a) -> Point<'a> {
     (name, Box::new(seen))
 }
 
@@ -50,7 +50,7 @@ fn serving(cluster: &Cluster, was: i32) -> i32 {
 }
 
 /// What one step of an update leaves on a node, one after another.
-fn update<'a>(node: &'a Node, arrives: bool) -> [Point<'a>; 3] {
+pub fn update<'a>(node: &'a Node, arrives: bool) -> [Point<'a>; 3] {
     [
         point("an update is under way", move || node.is_changing() || node.has_arrived() == arrives),
         point("the engine's file is as it shall be", move || node.drop_in().exists() == arrives),

@@ -1,9 +1,10 @@
 //! A KataConfig makes the nodes of a cluster able to run sandboxes, with real engines:
 //! what users see of it, and what must not happen.
 
+mod alone;
 mod failing;
 mod kills;
-mod nodes;
+pub mod nodes;
 mod timeline;
 mod watching;
 
@@ -13,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use osc_testkit::{cluster::Cluster, command::until, host::LIMIT, processes::kill_9};
 use serde_json::{Value, json};
 
-const CONFIG: &str = "example-kataconfig";
+pub const CONFIG: &str = "example-kataconfig";
 
 /// A KataConfig for all workers but those labelled `sandboxes=no`: a node that joins
 /// is selected, and a label is enough to take one out.
@@ -69,7 +70,7 @@ fn kernel(cluster: &Cluster, name: &str) -> String {
 }
 
 /// A condition of the KataConfig: status, reason, message.
-fn condition(config: &Value, type_: &str) -> [String; 3] {
+pub fn condition(config: &Value, type_: &str) -> [String; 3] {
     let conditions = config["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default();
     ["status", "reason", "message"].map(|field| found[field].as_str().unwrap_or_default().to_owned())
@@ -77,7 +78,7 @@ fn condition(config: &Value, type_: &str) -> [String; 3] {
 
 /// Waits until nothing goes on and exactly these nodes run sandboxes.
 #[track_caller]
-fn installed(cluster: &Cluster, nodes: &[&str]) {
+pub fn installed(cluster: &Cluster, nodes: &[&str]) {
     let count = nodes.len();
     let wanted = format!("idle {count}/{count} installed={}", nodes.join(","));
     eventually(cluster, &wanted);
@@ -140,7 +141,7 @@ fn uninstalled(cluster: &Cluster) {
 }
 
 /// Waits until the KataConfig is gone, with everything that belongs to it in the API.
-fn gone(cluster: &Cluster) {
+pub fn gone(cluster: &Cluster) {
     cluster.eventually("it is gone", || {
         let left = cluster.kubectl(&["get", "kataconfig", CONFIG], "");
         left.code != 0 && left.errors().contains("NotFound")

@@ -48,8 +48,13 @@ impl Node {
 
     /// Whether it has recorded a configuration of the pool of sandboxes.
     pub fn has_arrived(&self) -> bool {
+        self.has_recorded("rendered-kata-oc-")
+    }
+
+    /// Whether it has recorded a configuration with such a name.
+    pub fn has_recorded(&self, name: &str) -> bool {
         let record = fs::read_to_string(self.root.join("etc/machine-config-daemon/currentconfig"));
-        record.is_ok_and(|text| text.contains("rendered-kata-oc-"))
+        record.is_ok_and(|text| text.contains(name))
     }
 
     /// Process of its engine.
@@ -62,7 +67,7 @@ impl Node {
     /// record left out.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();
-        for dir in ["etc", "opt", "usr"] {
+        for dir in ["etc", "opt", "usr/local"] {
             collect(&self.root.join(dir), &mut found);
         }
         found.retain(|path| !path.ends_with("etc/machine-config-daemon/currentconfig"));
