@@ -66,8 +66,8 @@ pub(super) fn deployment_spec(settings: &Settings, webhook: &[&str]) -> Value {
                         metrics_port(),
                         {"name": "webhook", "containerPort": PORT, "protocol": "TCP"},
                     ],
-                    "livenessProbe": asking("/healthz"),
-                    "readinessProbe": asking("/healthz"),
+                    "livenessProbe": lives(),
+                    "readinessProbe": is_ready(),
                     "resources": {
                         "limits": {"cpu": "200m", "memory": "256Mi"},
                         "requests": {"cpu": "100m", "memory": "40Mi"},
@@ -89,9 +89,14 @@ pub(super) fn metrics_port() -> Value {
     json!({"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"})
 }
 
-/// A probe that asks it.
-pub(super) fn asking(path: &str) -> Value {
-    json!({"httpGet": {"path": path, "port": "metrics"}, "periodSeconds": 20})
+/// A probe that asks it whether it lives.
+pub(super) fn lives() -> Value {
+    json!({"httpGet": {"path": "/healthz", "port": "metrics"}, "periodSeconds": 20})
+}
+
+/// A probe that asks it whether it is ready: rollouts wait for the answer.
+pub(super) fn is_ready() -> Value {
+    json!({"httpGet": {"path": "/readyz", "port": "metrics"}, "periodSeconds": 5})
 }
 
 /// A variable with something about its pod.
