@@ -150,15 +150,23 @@ fn follow(seen: &Seen, topology: Topology, options: &Options, mut draft: Draft<'
 
 /// Nodes are done: what users see comes last, so that nothing is offered too early.
 fn finish(seen: &Seen, topology: Topology, options: &Options, mut draft: Draft<'_>) -> Plan {
-    draft.progress(InProgressReason::Idle, String::new());
+    let offered = seen.runtime_classes.contains(kata::RUNTIME_CLASS);
+    let wanted = draft.config.metadata.deletion_timestamp.is_none();
+    // Who waited for the end may start a pod at once: the end is when the class is there.
+    let offering = wanted && !offered && progress_of(&draft.status) != InProgressReason::Idle;
+    if offering {
+        draft.progress(InProgressReason::Installing, "Offering the RuntimeClass".into());
+    } else {
+        draft.progress(InProgressReason::Idle, String::new());
+    }
     let converged = topology.is_converged();
     // Recorded even before it exists: deletion must look for its pods.
     if !draft.status.runtime_classes.iter().any(|class| class == kata::RUNTIME_CLASS) {
         draft.status.runtime_classes.push(kata::RUNTIME_CLASS.into());
     }
     // Peer pods go on from here: their image, the adaptor, RuntimeClass kata-remote.
-    if draft.config.metadata.deletion_timestamp.is_none() {
-        if !seen.runtime_classes.contains(kata::RUNTIME_CLASS) {
+    if wanted {
+        if !offered {
             draft.write(Write::CreateRuntimeClass(Box::new(made::runtime_class(draft.config, converged))));
         }
         match seen.scc {
@@ -174,5 +182,5 @@ fn finish(seen: &Seen, topology: Topology, options: &Options, mut draft: Draft<'
             draft.write(Write::CopyDashboard);
         }
     }
-    draft.finish(IDLE)
+    draft.finish(if offering { BUSY } else { IDLE })
 }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!             ┌──────────── finalizer, MachineConfig, pool, labels
-//!   Idle ──► Installing ──────────► Idle: RuntimeClass, monitor
-//!             │   ▲                   │ ▲
-//!             ▼   │      Updating ◄───┘ │   nodes come, go or are reconfigured
-//!            Failed          └──────────┘
+//!             │     ┌────── at the end: RuntimeClass, monitor
+//!   Idle ──► Installing ──────────► Idle
+//!             │   ▲                  │ ▲
+//!             ▼   │      Updating ◄──┘ │   nodes come, go or are reconfigured
+//!            Failed          └─────────┘
 //!   deleted: BlockedByExistingKataPods ──► Uninstalling ──► gone
 //! ```
 //!
