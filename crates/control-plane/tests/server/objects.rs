@@ -36,6 +36,27 @@ async fn the_server_owns_identity_and_versions() {
     cluster.stop().await;
 }
 
+/// Clients made from the published schemas refuse an answer that lacks a number or is of
+/// another kind than the operation says.
+#[tokio::test]
+async fn answers_are_what_strictly_typed_clients_insist_on() {
+    let cluster = Cluster::start().await;
+    let set = json!({
+        "metadata": {"name": "s"},
+        "spec": {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    });
+    let made = cluster.create("/apis/apps/v1/namespaces/default/statefulsets", set).await;
+    assert_eq!(made["status"], json!({"availableReplicas": 0, "replicas": 0}));
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    cluster.create("/api/v1/namespaces/default/services", service).await;
+    let (code, gone) = cluster.delete("/api/v1/namespaces/default/services/s").await;
+    assert_eq!((code, &gone["kind"], &gone["spec"]["ports"][0]["port"]), (200, &json!("Service"), &json!(80)));
+    let (code, gone) = cluster.delete("/apis/apps/v1/namespaces/default/statefulsets/s").await;
+    assert_eq!((code, &gone["kind"], &gone["status"]), (200, &json!("Status"), &json!("Success")));
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn refusals_have_the_codes_clients_expect() {
     let cluster = Cluster::start().await;
